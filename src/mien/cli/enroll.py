@@ -1,0 +1,118 @@
+"""mien enroll"""
+
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from mien.cli import options
+from mien.cli.batch import STDIN, progress
+from mien.cli.output import emit
+from mien.errors import InputError, UnreadableImage
+from mien.gallery import MIN_QUALITY, Entry, open_gallery, usable
+from mien.images import find_images
+from mien.recognition import Recognizer, load, ordered_map
+
+_AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.argument("paths", nargs=-1, type=click.Path(), metavar="PICTURE...")
+@click.option("--from", "folder", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Enrol everyone in a folder that has one sub-folder a person.")  # fmt: skip
+@click.option("--min-quality", default=MIN_QUALITY, show_default=True,
+              help="Faces below this quality (0 to 1) are refused.")  # fmt: skip
+@options.choose
+@options.gallery
+@options.model
+@options.threads
+@options.as_json
+def command(
+    name: str | None,
+    paths: tuple[str, ...],
+    folder: Path | None,
+    min_quality: float,
+    choose: str,
+    uri: str,
+    model: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Add people to the gallery, and report each picture: enrolled, or why it was refused.
+
+    \b
+    mien enroll ada ada1.jpg ada2.jpg
+    mien enroll --from staff/          # staff/ada/*.jpg, staff/grace/*.jpg, ...
+
+    The face of a picture is kept as a vector, not as a picture. What is reported as enrolled is on
+    disk, whatever happens next.
+    """
+    people = _people(name, paths, folder)
+    recognizer = load(model, threads=threads)
+
+    def attempt(item: tuple[str, str]) -> Entry | InputError:
+        return _entry(recognizer, *item, choose, min_quality)
+
+    counts = {"enrolled": 0, "refused": 0}
+    with open_gallery(uri) as gallery:
+        gallery.require(recognizer.contract)
+        results = progress(ordered_map(attempt, people, recognizer.threads), len(people), "picture")
+        stream = zip(people, results, strict=True)
+        while chunk := list(islice(stream, _AT_ONCE)):
+            gallery.add([result for _, result in chunk if isinstance(result, Entry)])
+            for (subject, picture), result in chunk:
+                status = "enrolled" if isinstance(result, Entry) else "refused"
+                counts[status] += 1
+                reason = str(result) if isinstance(result, InputError) else ""
+                _report(subject, picture, status, reason, as_json)
+    click.echo(
+        f"{counts['enrolled']} pictures enrolled, {counts['refused']} refused, in {uri}", err=True
+    )
+    if counts["refused"]:
+        click.get_current_context().exit(2)
+
+
+def _entry(
+    recognizer: Recognizer, subject: str, picture: str, choose: str, min_quality: float
+) -> Entry | InputError:
+    try:
+        face = usable(recognizer.embed(picture, options.CHOICES[choose]), picture, min_quality)
+        return Entry(subject, face.embedding, picture, face.quality.value)
+    except InputError as error:
+        return error
+
+
+def _people(name: str | None, paths: tuple[str, ...], folder: Path | None) -> list[tuple[str, str]]:
+    """(subject, picture) for everything to enrol, from either form of the command."""
+    if folder is not None:
+        if name is not None:
+            raise click.UsageError("give either NAME and pictures, or --from FOLDER, not both")
+        if not folder.is_dir():
+            raise UnreadableImage(str(folder), "it is not a folder")
+        people = [
+            (person.name, str(picture))
+            for person in sorted(folder.iterdir())
+            if person.is_dir() and not person.name.startswith(".")
+            for picture in find_images([person])
+        ]
+        hint = f"no pictures in sub-folders of {folder}; it needs one sub-folder a person"
+    else:
+        if name is None or not paths:
+            raise click.UsageError("give NAME and at least one picture, or --from FOLDER")
+        if STDIN in paths:
+            raise click.UsageError("enrol from files: a template records which picture it is from")
+        people = [(name, str(picture)) for path in paths for picture in find_images([Path(path)])]
+        hint = f"no pictures in {', '.join(paths)}"
+    if not people:
+        raise InputError(hint)
+    return people
+
+
+def _report(subject: str, picture: str, status: str, reason: str, as_json: bool) -> None:
+    if as_json:
+        emit({"subject": subject, "image": picture, "status": status, "reason": reason or None})
+    elif reason:
+        click.echo(click.style("refused ", fg="red") + f"  {subject}  {picture}: {reason}")
+    else:
+        click.echo(f"{status}  {subject}  {picture}")

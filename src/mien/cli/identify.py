@@ -1,0 +1,107 @@
+"""mien identify"""
+
+from pathlib import Path
+
+import click
+
+from mien import decision
+from mien.cli import options
+from mien.cli.batch import Album, Batch
+from mien.cli.output import emit, one_in, rounded
+from mien.drawing import NAMED, UNKNOWN, Mark, annotate
+from mien.gallery import open_gallery
+from mien.images import Source, read_image
+from mien.recognition import load
+from mien.types import Identification, Image, OperatingPoint, RecognizedFace
+
+
+@click.command()
+@options.pictures
+@options.save
+@click.option("--limit", default=5, show_default=True, type=click.IntRange(min=1), metavar="K",
+              help="Candidates shown for each face.")  # fmt: skip
+@click.option("--fpir", default=1e-2, show_default=True, metavar="RATE",
+              help="Share of strangers that may be given a name by the gallery.")  # fmt: skip
+@options.min_face
+@options.gallery
+@options.model
+@options.threads
+@options.as_json
+def command(
+    paths: tuple[str, ...],
+    save: Path | None,
+    limit: int,
+    fpir: float,
+    min_face: float | None,
+    uri: str,
+    model: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Name the people in pictures, or call them unknown.
+
+    The threshold follows from the rate of false names you accept and the size of your gallery.
+
+    \b
+    mien identify door.jpg
+    mien identify party/ --save named/ --fpir 1e-3
+    """
+    recognizer = load(model, threads=threads, min_face=min_face)
+    batch, album = Batch(paths), Album(save) if save else None
+
+    def work(source: Source) -> tuple[Image, list[RecognizedFace]]:
+        image = read_image(source)
+        return image, recognizer.recognize(image)
+
+    with open_gallery(uri, create=False) as gallery:
+        for name, (image, faces) in batch.run(work, recognizer.threads):
+            found = gallery.identify_faces(faces, recognizer, fpir=fpir, limit=limit)
+            if album:
+                points = recognizer.bundle.operating_points
+                album.save(name, annotate(image, [_mark(answer, points) for answer in found]))
+            if as_json:
+                emit({"image": name, "faces": [_row(answer) for answer in found]})
+            else:
+                _print(name, found)
+    batch.finish()
+
+
+def _row(answer: Identification) -> dict[str, object]:
+    box = answer.face.box
+    return {
+        "box": rounded((box.left, box.top, box.right, box.bottom)),
+        "subject": answer.subject,
+        "score": round(answer.score, 5),
+        "threshold": round(answer.operating_point.threshold, 5),
+        "fpir": answer.fpir,
+        "candidates": [
+            {"subject": match.subject, "score": round(match.score, 5)}
+            for match in answer.candidates
+        ],
+    }
+
+
+def _print(name: str, found: list[Identification]) -> None:
+    click.echo(name if found else f"{name}  no face")
+    for answer in found:
+        subject = click.style(answer.subject or "unknown", bold=True,
+                              fg="green" if answer.subject else "yellow")  # fmt: skip
+        others = answer.candidates[1 if answer.subject else 0 :][:2]
+        rest = ", ".join(f"{match.subject} {match.score:.3f}" for match in others)
+        box = answer.face.box
+        click.echo(
+            f"  at {box.left:.0f},{box.top:.0f}  {subject}  "
+            f"score {answer.score:.3f} (needs {answer.operating_point.threshold:.3f})"
+            + (f"  next: {rest}" if rest else "")
+        )
+
+
+def _mark(answer: Identification, points: tuple[OperatingPoint, ...]) -> Mark:
+    if not answer.candidates:
+        return Mark(answer.face.box, ("unknown", "nobody is enrolled"), UNKNOWN)
+    rarity = decision.fpir_for(decision.impostor_rate(points, answer.score), answer.gallery_size)
+    title = answer.subject or "unknown"
+    detail = f"{answer.score:.3f} (needs {answer.operating_point.threshold:.3f})"
+    chance = f"by chance: {one_in(rarity)}" if rarity < 0.5 else "by chance: often"
+    lines = (title, detail, chance)
+    return Mark(answer.face.box, lines, NAMED if answer.subject else UNKNOWN)

@@ -1,0 +1,89 @@
+"""What a store of templates must do, whatever engine is behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.types import Embedding, Match, Template
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """One vector to be enrolled. `source` names the picture, `quality` is in [0, 1]."""
+
+    subject: str
+    embedding: Embedding
+    source: str
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One person enrolled: how many templates, and when the first came (ISO 8601, UTC)."""
+
+    name: str
+    templates: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Sizes of a store; `bytes` is what its files take on disk."""
+
+    uri: str
+    subjects: int
+    templates: int
+    dimensions: int
+    bytes: int
+    contract: str | None
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Templates on disk. Safe to use from several threads; several processes may share one."""
+
+    def contract(self) -> str | None:
+        """The contract of the vectors, or None before the first was added."""
+        ...
+
+    def add(self, entries: Sequence[Entry]) -> list[Template]:
+        """Enrol all entries, or none; on disk when this returns.
+
+        The entries have one contract. The first ever fixes that of the store; another raises
+        `ContractMismatch`.
+        """
+        ...
+
+    def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
+        """For each probe (n, dim) the `limit` best subjects by their best template, best first.
+
+        Sees everything that any process had added when it was called.
+        """
+        ...
+
+    def subjects(self) -> list[Subject]:
+        """Everyone enrolled, sorted by name."""
+        ...
+
+    def templates(self, subject: str) -> list[Template]:
+        """The templates of one subject, oldest first. Raises `UnknownSubject`."""
+        ...
+
+    def remove(self, subject: str) -> int:
+        """Erase a subject from every file of the store. Raises `UnknownSubject`."""
+        ...
+
+    def compact(self) -> None:
+        """Rewrite the files without unused room, and empty any log."""
+        ...
+
+    def stats(self) -> Stats:
+        """Sizes, as they are now."""
+        ...
+
+    def close(self) -> None:
+        """Release files and memory."""
+        ...

@@ -1,0 +1,187 @@
+"""The main path in one place: picture -> faces -> aligned crops -> embeddings. Read this first."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from mien import cards, decision
+from mien.alignment import align, align_views
+from mien.detection import Choose, Detector, only
+from mien.detection.retinaface import RetinaFace
+from mien.embedding import Embedder, NetworkEmbedder, mean_direction, similarity
+from mien.errors import InputError
+from mien.images import Source, read_image
+from mien.inference import open_session
+from mien.quality import assess
+from mien.types import (
+    Embedding,
+    Face,
+    Frame,
+    Image,
+    OperatingPoint,
+    Quality,
+    RecognizedFace,
+    Verification,
+)
+
+DETECTORS = {"retinaface": RetinaFace}
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def load(
+    model: str = "embedded",
+    *,
+    threads: int | None = None,
+    min_face: float | None = None,
+    precision: str | None = None,
+) -> "Recognizer":
+    """A recogniser by the id of its bundle; see `mien models list` for the ids.
+
+    `threads` is how many pictures `recognize_batch` works on at once (default: the processors
+    this process may use). `min_face` is the width in pixels of the smallest face sought (see
+    `mien.detection.scan.levels`). `precision`, "int8" or "fp32", overrides the choice made for
+    this processor. Raises `UnknownModel` and `CorruptWeights`.
+    """
+    bundle = cards.bundle(model)
+    detector = DETECTORS[bundle.detector.decoder](
+        bundle.detector, open_session(bundle.detector), min_face
+    )
+    embedder = NetworkEmbedder(bundle.embedder, open_session(bundle.embedder, precision))
+    return Recognizer(bundle, detector, embedder, threads or processors())
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A detector and an embedder that belong together, and what was measured of them.
+
+    Safe to use from several threads.
+    """
+
+    bundle: cards.Bundle
+    detector: Detector
+    embedder: Embedder
+    threads: int = 1
+
+    @property
+    def contract(self) -> str:
+        """Names the way this recogniser makes vectors; only equal contracts are compared."""
+        return self.bundle.contract
+
+    @property
+    def frame(self) -> Frame:
+        """The crop that the embedder expects, for `mien.align`."""
+        frame = self.bundle.embedder.input.frame
+        assert frame is not None  # the cards of embedders are tested to have one
+        return frame
+
+    def recognize(self, source: Source) -> list[RecognizedFace]:
+        """Every face of a picture with its embedding, most confident first.
+
+        Raises `UnreadableImage` and `ImageTooLarge`; a picture without a face gives an empty list.
+        """
+        image = read_image(source)
+        return self.describe(image, self.detector.detect(image))
+
+    def recognize_batch(
+        self,
+        sources: Iterable[Source],
+        on_error: Callable[[Source, InputError], list[RecognizedFace]] | None = None,
+    ) -> Iterator[list[RecognizedFace]]:
+        """`recognize` for a stream of pictures: in order, in parallel, in bounded memory.
+
+        A picture that cannot be used raises, unless `on_error(source, error)` gives a list to
+        yield in its place.
+        """
+
+        def one(source: Source) -> list[RecognizedFace]:
+            try:
+                return self.recognize(source)
+            except InputError as error:
+                if on_error is None:
+                    raise
+                return on_error(source, error)
+
+        return ordered_map(one, sources, self.threads)
+
+    def embed(self, source: Source, choose: Choose = only) -> RecognizedFace:
+        """The one face of a picture that `choose` picks, with its embedding.
+
+        Raises `NoFaceFound` and, with the default policy, `SeveralFacesFound`.
+        """
+        image = read_image(source)
+        (face,) = self.describe(image, [choose(self.detector.detect(image), image)])
+        return face
+
+    def describe(self, image: Image, faces: list[Face]) -> list[RecognizedFace]:
+        """Align and embed the faces that a detector found in a picture, in one batch."""
+        views = self.bundle.views
+        crops = [align_views(image, face.landmarks, self.frame, views) for face in faces]
+        vectors = self.embedder.embed_batch([view for crop in crops for view in crop])
+        return [
+            RecognizedFace(
+                face,
+                assess(face, crop[0]),
+                Embedding(mean_direction(vectors[i * views : (i + 1) * views]), self.contract),
+            )
+            for i, (face, crop) in enumerate(zip(faces, crops, strict=True))
+        ]
+
+    def assess(self, image: Image, face: Face) -> Quality:
+        """How usable a detected face is, without embedding it."""
+        return assess(face, align(image, face.landmarks, self.frame))
+
+    def verify(
+        self, a: Source, b: Source, *, fmr: float = 1e-3, choose: Choose = only
+    ) -> Verification:
+        """Whether two pictures show the same person.
+
+        `fmr` is the share of pairs of different people that may be taken for the same one; the
+        answer carries the threshold measured at that rate. Raises `NoOperatingPoint` and what
+        `embed` raises.
+        """
+        point = self.operating_point(fmr)
+        score = similarity(self.embed(a, choose).embedding, self.embed(b, choose).embedding)
+        return Verification(point.accepts(score), score, point)
+
+    def operating_point(self, fmr: float) -> OperatingPoint:
+        """The threshold measured at a false match rate. Raises `NoOperatingPoint`."""
+        return decision.operating_point(self.bundle.operating_points, fmr, self.contract)
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
+) -> Iterator[R]:
+    """`map` on several threads: results in order, at most `ahead` items a thread in flight.
+
+    The first exception of `function` ends the iteration. Decoding, scaling and inference release
+    the interpreter lock, so threads scale with processors.
+    """
+    if threads == 1:
+        yield from map(function, items)
+        return
+    stream = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="mien") as pool:
+        waiting: deque[Future[R]] = deque(
+            pool.submit(function, item) for item in islice(stream, threads * ahead)
+        )
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(stream, 1))
+        finally:  # the consumer stopped or an item failed: do not start the rest
+            for future in waiting:
+                future.cancel()
+
+
+def processors() -> int:
+    """How many processors this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1

@@ -1,0 +1,6 @@
+"""The tools are scripts, not a package: let tests import them as their siblings do."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
