@@ -294,7 +294,8 @@ class _Index:
         needed = self._count + len(fresh)
         if needed > len(self._vectors):  # grow by doubling: n additions copy 2n rows in all
             grown = np.empty((max(needed, 2 * len(self._vectors)), fresh.shape[1]), np.float32)
-            grown[: self._count] = self._vectors[: self._count]
+            if self._count:
+                grown[: self._count] = self._vectors[: self._count]
             self._vectors = grown
         self._vectors[self._count : needed] = fresh
         self._count = needed
