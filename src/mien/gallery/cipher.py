@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mien.errors import GalleryUnavailable, InputError, MissingExtra
 
@@ -142,7 +142,7 @@ def _key_from_keyring(name: str) -> bytes:
     return parse_key(text, f"the keyring's password {name!r}")
 
 
-def _aesgcm(key: bytes):  # type: ignore[no-untyped-def]  # its type is an optional dependency's
+def _aesgcm(key: bytes) -> Any:  # its type is an optional dependency's
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
@@ -150,7 +150,7 @@ def _aesgcm(key: bytes):  # type: ignore[no-untyped-def]  # its type is an optio
     return AESGCM(key)
 
 
-def _open(cipher, stored: bytes, place: str, reason: str) -> bytes:  # type: ignore[no-untyped-def]  # as above
+def _open(cipher: Any, stored: bytes, place: str, reason: str) -> bytes:
     from cryptography.exceptions import InvalidTag
 
     try:
