@@ -44,7 +44,7 @@ class Level:
 SMALLEST_SEEN = 12.0  # pixels: narrower faces are found too seldom to rely on
 FINEST_AREA = 1920 * 1080  # pixels: what a picture has at its finest scale, unless asked for more
 COARSEST_SIDE = 640.0  # pixels: at this longer side even a face that fills the picture is found
-STEP = 3.0  # from one scale to the next
+STEP = 4.0  # from one scale to the next
 LARGE = 64.0  # pixels: a coarser scale adds only faces this wide; finer ones have seen the rest
 
 
@@ -74,6 +74,7 @@ def pad_to(pixels: Pixels, multiple: int, colour: tuple[int, int, int] = (123, 1
     if not rows and not columns:
         return pixels
     canvas = np.empty((height + rows, width + columns, 3), np.uint8)
-    canvas[:] = colour
     canvas[:height, :width] = pixels
+    canvas[height:] = colour
+    canvas[:height, width:] = colour
     return canvas
