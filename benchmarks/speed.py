@@ -1,7 +1,7 @@
 """Speed of mien against dlib, face_recognition and the processor, one thread each.
 
-    python benchmarks/rivals.py
-    python benchmarks/speed.py --data ../shared/data [--rounds 9]
+python benchmarks/rivals.py
+python benchmarks/speed.py --data ../shared/data [--rounds 9]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What a user waits for and installs: import, a cold verification, wheel, installation.
 
-    python benchmarks/startup.py [--rounds 9]
+python benchmarks/startup.py [--rounds 9]
 """
 
 import argparse
