@@ -1,8 +1,8 @@
 """face_recognition and the dlib below it as a contender."""
 
+import dlib
 import face_recognition
 import face_recognition_models
-import dlib
 import numpy as np
 from worker import serve
 
