@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, UnknownSubject
+from mien.errors import GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery.store import Entry, Stats, Subject
 from mien.types import Match, Template
 
@@ -83,6 +83,11 @@ class SqliteStore:
                 db.execute("INSERT INTO meta VALUES ('contract', ?)", (contract,))
             else:
                 require_contract(known, contract)
+            lengths = {entry.embedding.vector.size for entry in entries}
+            for (stored,) in db.execute("SELECT length(vector) / 4 FROM template LIMIT 1"):
+                lengths.add(stored)
+            if len(lengths) > 1:
+                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
             return [self._insert(db, entry, now) for entry in entries]
 
     def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
@@ -178,13 +183,14 @@ class SqliteStore:
             (entry.subject, now),
         )
         vector = entry.embedding.vector.astype("<f4").tobytes()
+        source = entry.source.encode(errors="backslashreplace").decode()  # any file name there is
         cursor = db.execute(
             "INSERT INTO template (subject, vector, source, quality, created) "
             "SELECT id, ?, ?, ?, ? FROM subject WHERE name = ?",
-            (vector, entry.source, entry.quality, now, entry.subject),
+            (vector, source, entry.quality, now, entry.subject),
         )
         assert cursor.lastrowid is not None
-        return Template(cursor.lastrowid, entry.subject, entry.source, entry.quality, now)
+        return Template(cursor.lastrowid, entry.subject, source, entry.quality, now)
 
     def _empty_log(self) -> None:
         """Move everything from the log into the file and cut the log to nothing.
@@ -287,6 +293,11 @@ class _Index:
     def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
         if not self._count:
             return [[] for _ in probes]
+        if probes.shape[1] != self._vectors.shape[1]:
+            raise InputError(
+                f"the gallery has vectors of {self._vectors.shape[1]} numbers, "
+                f"the probe has {probes.shape[1]}"
+            )
         scores = probes @ self._vectors[: self._count].T
         return [self._best(row, limit) for row in scores]
 
