@@ -51,7 +51,8 @@ def identification_point(
     if fmr >= strictest.fmr:
         return operating_point(points, fmr, contract)
     decade = operating_point(points, min(10 * strictest.fmr, ordered[-1].fmr), contract)
-    step = (strictest.threshold - decade.threshold) / np.log(decade.fmr / strictest.fmr)
+    width = np.log(decade.fmr / strictest.fmr)  # 0 when one rate was measured: it has no slope
+    step = (strictest.threshold - decade.threshold) / width if width else np.inf
     threshold = strictest.threshold + step * np.log(strictest.fmr / fmr)
     protocol = f"{strictest.protocol}; extrapolated below FMR {strictest.fmr:g}"
     return OperatingPoint(

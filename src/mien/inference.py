@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import InputSpec, ModelCard
-from mien.errors import CorruptWeights
+from mien.errors import CorruptWeights, InputError
 from mien.weights import choose, read_verified
 
 Batch = NDArray[np.uint8 | np.float32]
@@ -32,8 +32,14 @@ def open_session(card: ModelCard, precision: str | None = None) -> Session:
     `precision` is "int8" or "fp32"; None takes int8 where the processor multiplies it fast and
     exactly, else fp32. One thread per call: pictures are what runs in parallel (see
     `recognition`), which scales better than splitting one small network and keeps results the
-    same for any number of threads. Raises `CorruptWeights`.
+    same for any number of threads. Raises `CorruptWeights`, and `InputError` for a precision that
+    the model does not come in.
     """
+    offered = [file.precision for file in card.files]
+    if precision is not None and precision not in offered:
+        raise InputError(
+            f"{card.id} does not come in precision {precision!r}; known: {', '.join(offered)}"
+        )
     file = choose(card, [precision] if precision else preferred_precisions())
     return _OnnxSession(file.name, read_verified(file))
 

@@ -46,8 +46,13 @@ def load(
     `threads` is how many pictures `recognize_batch` works on at once (default: the processors
     this process may use). `min_face` is the width in pixels of the smallest face sought (see
     `mien.detection.scan.levels`). `precision`, "int8" or "fp32", overrides the choice made for
-    this processor. Raises `UnknownModel` and `CorruptWeights`.
+    this processor. Raises `UnknownModel`, `CorruptWeights`, and `InputError` for options that
+    make no sense.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is at least 1, got {threads}")
+    if min_face is not None and not min_face > 0:
+        raise InputError(f"min_face is a width in pixels, got {min_face}")
     bundle = cards.bundle(model)
     detector = DETECTORS[bundle.detector.decoder](
         bundle.detector, open_session(bundle.detector), min_face

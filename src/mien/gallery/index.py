@@ -216,6 +216,10 @@ class Index:
                 for id_, value in zip(ids, stored, strict=True)
             )
         vectors = np.frombuffer(b"".join(stored), "<f4").reshape(len(rows), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < 0.01
+        if not sound.all():  # also where it is not a number
+            raise ValueError(f"the vector of template {ids[int(np.argmin(sound))]} is damaged")
         return np.array(ids, np.int64), np.array(subjects, np.int64), vectors
 
     def _identity(self, db: sqlite3.Connection) -> Identity:

@@ -18,12 +18,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, UnknownSubject
+from mien.errors import GalleryUnavailable, InputError, MienError, UnknownSubject
 from mien.gallery import audit, cipher
 from mien.gallery.audit import Line, Receipt
 from mien.gallery.index import Index
@@ -141,18 +142,17 @@ class SqliteStore:
         contract = entries[0].embedding.contract
         dimensions = len(entries[0].embedding.vector)
         now = _now()
+        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
+            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         with self._writing() as db:
             known, width = db.execute(
                 "SELECT contract, dimensions FROM collection WHERE id = ?", (self._collection,)
             ).fetchone()
             if known is not None:
                 require_contract(known, contract)
-            for entry in entries:
-                if len(entry.embedding.vector) != (width or dimensions):
-                    raise InputError(
-                        f"vectors of {contract!r} have {width or dimensions} dimensions here, "
-                        f"got {len(entry.embedding.vector)} for {entry.source}"
-                    )
+            lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
+            if len(lengths) > 1:
+                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
             subjects, fresh = self._subjects(db, entries, now)
             templates = self._insert(db, entries, subjects, now)
             positive = sum(not entry.negative for entry in entries)
@@ -161,14 +161,18 @@ class SqliteStore:
                 "subjects = subjects + ?, templates = templates + ? WHERE id = ?",
                 (contract, dimensions, fresh, positive, self._collection),
             )
-            names = {entry.subject for entry in entries}
-            self._log(db, "add", names.pop() if len(names) == 1 else None, len(entries), now)
+            self._log(db, "add", None, len(entries), now)
         return templates
 
     def search(
         self, probes: NDArray[np.float32], limit: int, where: Where | None = None
     ) -> list[list[Match]]:
         with self._reading() as db:
+            width = self._field(db, "dimensions")
+            if width and probes.shape[1] != width:
+                raise InputError(
+                    f"the gallery has vectors of {width} numbers, the probe has {probes.shape[1]}"
+                )
             self._index.refresh(db)
             allowed = self._allowed(db, where) if where else None
             found = self._index.search(db, probes, limit, allowed)
@@ -187,20 +191,10 @@ class SqliteStore:
                     "WHERE template.collection = ? AND template.id > ? ORDER BY template.id "
                     "LIMIT ?", (self._collection, after, _BATCH),
                 ).fetchall()  # fmt: skip
-            for id_, subject, name, vector, source, sha256, metadata, quality, neg, created in rows:
-                yield (
-                    id_,
-                    Entry(
-                        self._open_text(name, f"name:{subject}"),
-                        Embedding(self._open_vector(vector, id_), contract),
-                        self._open_text(source, f"source:{id_}"),
-                        quality,
-                        json.loads(self._open_text(metadata, f"metadata:{id_}")),
-                        bool(neg),
-                        self._open_text(sha256, f"sha256:{id_}"),
-                        created,
-                    ),
-                )
+            for row in rows:
+                with self._translated():
+                    found = self._entry(row, contract)
+                yield row[0], found
             if len(rows) < _BATCH:
                 return
             after = rows[-1][0]
@@ -212,7 +206,7 @@ class SqliteStore:
                 "JOIN template ON template.subject = subject.id WHERE subject.collection = ? "
                 "GROUP BY subject.id", (self._collection,),
             ).fetchall()  # fmt: skip
-        found = [Subject(self._open_text(row[1], f"name:{row[0]}"), *row[2:]) for row in rows]
+            found = [Subject(self._open_text(row[1], f"name:{row[0]}"), *row[2:]) for row in rows]
         return sorted(found, key=lambda subject: subject.name)
 
     def templates(self, subject: str) -> list[Template]:
@@ -225,11 +219,12 @@ class SqliteStore:
             ).fetchall()
         if not rows:
             raise UnknownSubject(subject)
-        return [
-            Template(id_, subject, self._open_text(source, f"source:{id_}"), quality, created)
-            for id_, source, quality, created, negative in rows
-            if not negative
-        ]
+        with self._translated():
+            return [
+                Template(id_, subject, self._open_text(source, f"source:{id_}"), quality, created)
+                for id_, source, quality, created, negative in rows
+                if not negative
+            ]
 
     def remove(self, subject: str) -> int:
         return self.erase(subject).templates
@@ -257,9 +252,7 @@ class SqliteStore:
             days = self._field(db, "retention_days")
             if days is None:
                 return 0
-            oldest = (datetime.now(UTC) - timedelta(days=float(str(days)))).isoformat(
-                timespec="seconds"
-            )
+            oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
             rows = db.execute(
                 "SELECT id FROM template WHERE collection = ? AND created < ?",
                 (self._collection, oldest),
@@ -542,6 +535,19 @@ class SqliteStore:
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
         return templates
 
+    def _entry(self, row: tuple[Any, ...], contract: str) -> Entry:
+        id_, subject, name, vector, source, sha256, metadata, quality, negative, created = row
+        return Entry(
+            self._open_text(name, f"name:{subject}"),
+            Embedding(self._open_vector(vector, id_), contract),
+            self._open_text(source, f"source:{id_}"),
+            quality,
+            json.loads(self._open_text(metadata, f"metadata:{id_}")),
+            bool(negative),
+            self._open_text(sha256, f"sha256:{id_}"),
+            created,
+        )
+
     def _delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
         """Templates, and the subjects that have none left."""
         text = json.dumps(ids)
@@ -620,7 +626,7 @@ class SqliteStore:
                 after = row[0]
                 found.append(f"template {after} cannot be read: {error}")
 
-    def _field(self, db: sqlite3.Connection, column: str) -> object:
+    def _field(self, db: sqlite3.Connection, column: str) -> Any:
         return db.execute(
             f"SELECT {column} FROM collection WHERE id = ?", (self._collection,)
         ).fetchone()[0]
@@ -708,8 +714,18 @@ class SqliteStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except MienError:
+            raise
         except sqlite3.Error as error:
             raise GalleryUnavailable(str(self._path), _explain(error)) from error
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            OverflowError,
+        ) as error:  # in decoding what it read
+            reason = f"it holds something that mien did not write ({error}); 'mien gallery verify'"
+            raise GalleryUnavailable(str(self._path), reason) from error
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str | None:

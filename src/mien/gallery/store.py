@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.errors import InputError
 from mien.types import Embedding, Match, Template
 
 Where = Mapping[str, str | Collection[str]]
@@ -21,6 +22,8 @@ class Entry:
     `quality` is in [0, 1]. A `negative` entry says who the subject is *not*: a probe that is
     closer to it than to the subject's templates does not match the subject. `created` is an
     ISO 8601 time in UTC, or None for now.
+
+    Raises `InputError` for a subject whose name is empty or not valid Unicode.
     """
 
     subject: str
@@ -31,6 +34,14 @@ class Entry:
     negative: bool = False
     source_sha256: str = ""
     created: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.subject.strip():
+            raise InputError("a subject needs a name; the one given is empty")
+        try:
+            self.subject.encode()
+        except UnicodeEncodeError as error:  # half a character: a file name of another encoding
+            raise InputError(f"the name {self.subject!r} is not valid Unicode") from error
 
 
 @dataclass(frozen=True, slots=True)
