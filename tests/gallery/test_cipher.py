@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import pytest
+from people import entries, entry, vectors
 
 from mien.errors import GalleryUnavailable, InputError
 from mien.gallery import cipher, open_gallery
 from mien.gallery.sqlite import SqliteStore
-
-from .people import entries, entry, vectors
 
 pytest.importorskip("cryptography", reason="needs the extra 'crypto'")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from people import vectors
 
 from mien.gallery.scan import (
     Block,
@@ -14,8 +15,6 @@ from mien.gallery.scan import (
     fastest_kernel,
     numpy_kernel,
 )
-
-from .people import vectors
 
 KERNELS = [numpy_kernel]
 if importlib.util.find_spec("numkong"):

@@ -2,13 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from people import CONTRACT, entries, entry, vectors
 
 from mien.errors import GalleryUnavailable, InputError
 from mien.gallery import Entry, transfer
 from mien.gallery.sqlite import SqliteStore
 from mien.types import Box, Embedding, Face, Landmarks, Quality, RecognizedFace
-
-from .people import CONTRACT, entries, entry, vectors
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from people import CONTRACT, entries, entry, vectors
 
 from mien.errors import ContractMismatch, GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery import Entry
@@ -14,8 +15,6 @@ from mien.gallery import index as index_module
 from mien.gallery.audit import Receipt
 from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
-
-from .people import CONTRACT, entries, entry, vectors
 
 ZAPHOD = "Zaphod Beeblebrox"
 MANY = 5000  # enough for an index file
