@@ -207,6 +207,19 @@ class TestRemove:
         assert code not in index_file(path).read_bytes()
         again.close()
 
+    def test_the_other_models_vectors_go_too(self, store, path, rows) -> None:
+        turned = np.ascontiguousarray(rows[:, ::-1])
+        beside = SqliteStore(path, collection="default.other")
+        beside.add(entries(turned))
+        beside.search(turned[:1], 1)
+        code = beside._index._quantizer.encode(turned[:1]).tobytes()
+        needles = [turned[0].tobytes()[:32], code, b"person 0\x00"]
+        assert all(needle in raw_bytes(path.parent) for needle in needles[:2])
+        assert store.erase("person 0").templates == 8
+        assert not any(needle in raw_bytes(path.parent) for needle in needles)
+        assert everyone_is_found(beside, turned[4:], first=1)
+        beside.close()
+
     def test_a_receipt_proves_it(self, store, path) -> None:
         receipt = store.erase("person 7")
         key = store.receipt_key()

@@ -12,7 +12,7 @@ from mien.cli.output import emit, table
 from mien.errors import GalleryError, GalleryUnavailable, InputError
 from mien.gallery import Gallery, Receipt, open_gallery, transfer
 from mien.gallery.cipher import read_key
-from mien.gallery.sqlite import SqliteStore
+from mien.gallery.sqlite import DEFAULT_COLLECTION, OTHER_MODEL, SqliteStore
 from mien.recognition import load
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -252,7 +252,7 @@ def migrate(
             click.echo(f"{count:,} templates copied to {target}; all compared", err=True)
             return
         base, _, collection = uri.partition("#")
-        beside = f"{collection or 'default'}.other"
+        beside = (collection or DEFAULT_COLLECTION) + OTHER_MODEL
         with open_gallery(f"{base}#{beside}", create=to_model is not None) as other:
             if to_model is not None:
                 _reembed(gallery, other, to_model, choose, threads, dry_run, as_json)
@@ -322,8 +322,11 @@ def _reembed(
                   "reason": done.reason})  # fmt: skip
         elif done.reason:
             click.echo(f"refused  {done.entry.subject}  {done.reason}")
-    click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
-               f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
+    if dry_run:
+        click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
+    else:
+        click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
+                   f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
     click.get_current_context().exit(2 if refused else 0)
 
 

@@ -14,6 +14,7 @@ import json
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,9 @@ from mien.gallery.store import Entry, Stats, Subject, Where
 from mien.types import Embedding, Match, Template
 
 DEFAULT_COLLECTION = "default"
+OTHER_MODEL = ".other"
+"""Ends the name of the collection that has the same people by the model before, or after: who is
+erased from one is erased from both."""
 
 _APPLICATION = int.from_bytes(b"mien", "big")  # marks the file as ours in its header
 _SCHEMA = 2
@@ -131,7 +135,7 @@ class SqliteStore:
         except BaseException:
             self._db.close()
             raise
-        self._index = self._new_index()
+        self._index = self._new_index(self._collection)
 
     def contract(self) -> str | None:
         with self._reading() as db:
@@ -232,18 +236,20 @@ class SqliteStore:
     def erase(self, subject: str) -> Receipt:
         """`remove`, with a signed receipt. Raises `UnknownSubject`."""
         with self._writing() as db:
-            row = db.execute(
-                "SELECT id FROM subject WHERE collection = ? AND lookup = ?",
-                (self._collection, self._cipher.lookup(subject)),
-            ).fetchone()
-            if row is None:
+            if self._find(db, self._collection, subject) is None:
                 raise UnknownSubject(subject)
-            ids = [i for (i,) in db.execute("SELECT id FROM template WHERE subject = ?", row)]
-            self._delete(db, ids)
-            line = self._log(db, "remove", subject, len(ids), _now())
+            gone: dict[int, list[int]] = {}
+            for collection in self._generations(db):
+                row = self._find(db, collection, subject)
+                if row is not None:
+                    rows = db.execute("SELECT id FROM template WHERE subject = ?", (row,))
+                    gone[collection] = [i for (i,) in rows]
+                    self._delete(db, collection, gone[collection])
+            count = sum(map(len, gone.values()))
+            line = self._log(db, "remove", subject, count, _now())
             gallery = str(_meta(db, "gallery"))
-        self._clear_traces(ids)
-        receipt = Receipt(gallery, line.collection, line.subject, len(ids), line.time, line.chain)
+        self._clear_traces(gone)
+        receipt = Receipt(gallery, line.collection, line.subject, count, line.time, line.chain)
         return receipt.signed(self.receipt_key())
 
     def expire(self) -> int:
@@ -253,17 +259,21 @@ class SqliteStore:
             if days is None:
                 return 0
             oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
-            rows = db.execute(
-                "SELECT id FROM template WHERE collection = ? AND created < ?",
-                (self._collection, oldest),
-            )
-            ids = [i for (i,) in rows]
-            if not ids:
-                return 0
-            self._delete(db, ids)
-            self._log(db, "expire", None, len(ids), _now())
-        self._clear_traces(ids)
-        return len(ids)
+            gone: dict[int, list[int]] = {}
+            for collection in self._generations(db):
+                rows = db.execute(
+                    "SELECT id FROM template WHERE collection = ? AND created < ?",
+                    (collection, oldest),
+                )
+                if ids := [i for (i,) in rows]:
+                    gone[collection] = ids
+                    self._delete(db, collection, ids)
+            count = sum(map(len, gone.values()))
+            if count:
+                self._log(db, "expire", None, count, _now())
+        if count:
+            self._clear_traces(gone)
+        return count
 
     def retain(self, days: float | None) -> None:
         """Let templates live for so many days from when they were made; None: for ever."""
@@ -302,11 +312,11 @@ class SqliteStore:
             row = db.execute("SELECT id FROM collection WHERE name = ?", (other,)).fetchone()
             if row is None:
                 raise GalleryUnavailable(str(self._path), f"it has no collection {other!r}")
-            mine = self._field(db, "name")
-            rename = "UPDATE collection SET name = ?, version = version + 1 WHERE id = ?"
-            db.execute(rename, (secrets.token_hex(16), row[0]))
-            db.execute(rename, (other, self._collection))
-            db.execute(rename, (mine, row[0]))
+            mine, days = self._field(db, "name"), self._field(db, "retention_days")
+            rename = "UPDATE collection SET name = ?, retention_days = ? WHERE id = ?"
+            db.execute(rename, (secrets.token_hex(16), days, row[0]))
+            db.execute(rename, (other, days, self._collection))
+            db.execute(rename, (mine, days, row[0]))
             self._log(db, f"swap with {other}", None, 0, _now())
 
     def drop(self) -> int:
@@ -314,9 +324,9 @@ class SqliteStore:
         with self._writing() as db:
             rows = db.execute("SELECT id FROM template WHERE collection = ?", (self._collection,))
             ids = [i for (i,) in rows]
-            self._delete(db, ids)
+            self._delete(db, self._collection, ids)
             self._log(db, "drop", None, len(ids), _now())
-        self._clear_traces(ids)
+        self._clear_traces({self._collection: ids})
         return len(ids)
 
     def check(self) -> list[str]:
@@ -548,7 +558,7 @@ class SqliteStore:
             created,
         )
 
-    def _delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
+    def _delete(self, db: sqlite3.Connection, collection: int, ids: list[int]) -> None:
         """Templates, and the subjects that have none left."""
         text = json.dumps(ids)
         among = "(SELECT value FROM json_each(?))"
@@ -570,14 +580,34 @@ class SqliteStore:
         db.execute(
             "UPDATE collection SET subjects = subjects - ?, templates = templates - ?, "
             "version = version + 1, erasures = ? WHERE id = ?",
-            (gone, positive, secrets.token_hex(8), self._collection),
+            (gone, positive, secrets.token_hex(8), collection),
         )
 
-    def _clear_traces(self, ids: list[int]) -> None:
-        """What was deleted from the record goes from the index, its file and the log."""
-        with self._writing() as db:  # the lock of the index file
-            self._index.forget(db, np.array(ids, np.int64))
+    def _clear_traces(self, gone: dict[int, list[int]]) -> None:
+        """What was deleted from the record goes from the indexes, their files and the log."""
+        with self._writing() as db:  # the lock of the index files
+            for collection, ids in gone.items():
+                mine = collection == self._collection
+                index = self._index if mine else self._new_index(collection)
+                index.forget(db, np.array(sorted(ids), np.int64))
+                if not mine:
+                    index.close()
         self._empty_log()
+
+    def _generations(self, db: sqlite3.Connection) -> list[int]:
+        """This collection and the one with the same people by another model, if there is one."""
+        base = self._field(db, "name").removesuffix(OTHER_MODEL)
+        rows = db.execute(
+            "SELECT id FROM collection WHERE name IN (?, ?)", (base, base + OTHER_MODEL)
+        )
+        return [i for (i,) in rows]
+
+    def _find(self, db: sqlite3.Connection, collection: int, name: str) -> int | None:
+        row = db.execute(
+            "SELECT id FROM subject WHERE collection = ? AND lookup = ?",
+            (collection, self._cipher.lookup(name)),
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def _log(
         self, db: sqlite3.Connection, operation: str, subject: str | None, count: int, now: str
@@ -645,11 +675,11 @@ class SqliteStore:
 
     # -- index
 
-    def _new_index(self) -> Index:
+    def _new_index(self, collection: int) -> Index:
         path = None
         if not self._cipher.sealed:  # codes are as telling as vectors: those of a sealed gallery
-            path = self._beside("-index") / str(self._collection)  # stay in memory
-        return Index(self._collection, path, self._cipher, self._kernel)
+            path = self._beside("-index") / str(collection)  # stay in memory
+        return Index(collection, path, self._cipher, self._kernel)
 
     def _write_index(self) -> None:
         try:
@@ -665,7 +695,7 @@ class SqliteStore:
             if folder.is_dir():
                 for file in folder.iterdir():
                     file.unlink()
-            self._index = self._new_index()
+            self._index = self._new_index(self._collection)
 
     def _beside(self, end: str) -> Path:
         return self._path.with_name(self._path.name + end)
@@ -677,8 +707,13 @@ class SqliteStore:
 
         Deleted rows are overwritten in the file, but the log would still hold them.
         """
-        with self._lock, self._translated():
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            with self._lock, self._translated():
+                busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if not busy or time.monotonic() > end:
+                break
+            time.sleep(0.005)  # another process is emptying it, for which SQLite does not wait
         if busy:
             raise GalleryUnavailable(
                 str(self._path),
