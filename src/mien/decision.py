@@ -43,7 +43,8 @@ def identification_point(
     and the strictest measured threshold would break the promise, so the last measured decade is
     extended in a straight line along log(FMR): the true tail falls off faster than that, so the
     threshold errs on the side of "unknown". The protocol of the point then says that it was
-    extrapolated. Raises `NoOperatingPoint` when the model has no measured points at all.
+    extrapolated, and its FNMR, that of the strictest measured point, is a lower bound. Raises
+    `NoOperatingPoint` when the model has no measured points at all.
     """
     fmr = fmr_for(fpir, gallery_size)
     ordered = _measured(points, contract, fmr)
@@ -54,7 +55,9 @@ def identification_point(
     width = np.log(decade.fmr / strictest.fmr)  # 0 when one rate was measured: it has no slope
     step = (strictest.threshold - decade.threshold) / width if width else np.inf
     threshold = strictest.threshold + step * np.log(strictest.fmr / fmr)
-    protocol = f"{strictest.protocol}; extrapolated below FMR {strictest.fmr:g}"
+    protocol = (
+        f"{strictest.protocol}; extrapolated below FMR {strictest.fmr:g}, FNMR is a lower bound"
+    )
     return OperatingPoint(
         min(1.0, float(threshold)), fmr, strictest.fnmr, protocol, strictest.contract
     )

@@ -233,7 +233,7 @@ class SqliteStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise GalleryUnavailable(str(self._path), _explain(error)) from error
 
 
@@ -245,6 +245,7 @@ def _meta(db: sqlite3.Connection, key: str) -> str | None:
 _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "not a database": "the file is not a mien gallery, or it is damaged",
     "malformed": "the file is damaged; restore it from a backup",
+    "codec can't decode": "the file is damaged; restore it from a backup",
     "unable to open": "it cannot be opened; check that the folder exists and may be written",
     "readonly": "it may not be written; check the permissions of the file and its folder",
     "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",
@@ -253,9 +254,21 @@ _MEANING = {  # a part of SQLite's message: what it means here, and what to do
 }
 
 
-def _explain(error: sqlite3.Error) -> str:
+def _explain(error: Exception) -> str:
     text = str(error)
     return next((words for part, words in _MEANING.items() if part in text), text)
+
+
+def _matrix(blobs: list[bytes]) -> NDArray[np.float32]:
+    """Stored vectors as rows; the file may be damaged where SQLite does not look."""
+    try:
+        (length,) = set(map(len, blobs))
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), length // 4)
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError("malformed vectors") from error
+    if not np.isfinite(vectors).all():
+        raise sqlite3.DatabaseError("malformed vectors")
+    return vectors
 
 
 class _Index:
@@ -284,7 +297,9 @@ class _Index:
         ).fetchall()
         if not rows:
             return
-        fresh = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), -1)
+        fresh = _matrix([row[2] for row in rows])
+        if self._count and fresh.shape[1] != self._vectors.shape[1]:
+            raise sqlite3.DatabaseError("malformed vectors")
         self._append(fresh)
         self._templates += [row[0] for row in rows]
         self._subjects += [row[1] for row in rows]
