@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import mien
 from mien.types import Face, Image
 
 PORTRAITS = Path(str(resources.files("mien").joinpath("bundled", "pictures")))
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# The same examples on every run and every machine, however busy: a failure is a change's fault.
+settings.register_profile("mien", derandomize=True, deadline=None)
+settings.load_profile("mien")
 
 
 @pytest.fixture(scope="session")

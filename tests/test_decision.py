@@ -107,7 +107,7 @@ def test_impostor_rate_inverts_the_table(name: str) -> None:
 @given(fpir=st.floats(1e-9, 0.999), size=st.integers(1, 10**8))
 def test_rates_are_inverse(fpir: float, size: int) -> None:
     fmr = fmr_for(fpir, size)
-    assert 0 < fmr <= fpir
+    assert 0 < fmr <= fpir * (1 + 1e-12)
     assert fpir_for(fmr, size) == pytest.approx(fpir, rel=1e-6)
 
 

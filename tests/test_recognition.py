@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 import mien
+from mien.alignment import align_views
 from mien.recognition import ordered_map, processors
 from mien.types import Image, RecognizedFace
 from pictures import resized
@@ -123,6 +124,16 @@ def test_unknown_model() -> None:
 def test_options_that_make_no_sense(option: dict[str, object]) -> None:
     with pytest.raises(mien.MienError):
         mien.load("embedded", **option)
+
+
+def test_views_of_each_face_are_averaged(both: Image) -> None:
+    """With eight crops a face and two faces, each vector is made of its own eight."""
+    accurate = mien.load("embedded-accurate")
+    faces = accurate.detector.detect(both)
+    for face, found in zip(faces, accurate.describe(both, faces), strict=True):
+        crops = align_views(both, face.landmarks, accurate.frame, 8)
+        mean = accurate.embedder.embed_batch(crops).mean(axis=0)
+        np.testing.assert_allclose(found.embedding.vector, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 # ------------------------------------------------------------------------------ invariance

@@ -1,6 +1,6 @@
 """mien.gallery.Gallery: people and pictures, all or nothing, and "unknown" as an answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 import mien
 from mien.gallery import MIN_QUALITY, Entry
+from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding, Image
 
 
@@ -114,6 +115,22 @@ def test_all_or_nothing(
     assert len(gallery) == 0
     assert gallery.subjects() == []
     assert gallery.contract is None
+
+
+def test_one_enrolment_is_one_transaction(
+    recognizer: mien.Recognizer, eileen: Image, tmp_path: Path
+) -> None:
+    """A crash between two pictures of an enrolment leaves neither."""
+    added = []
+
+    class Noting(SqliteStore):
+        def add(self, entries: Sequence[Entry]) -> list[mien.Template]:
+            added.append(len(entries))
+            return super().add(entries)
+
+    with mien.Gallery(Noting(tmp_path / "people.mien")) as gallery:
+        gallery.enroll("Eileen", [eileen] * 3, recognizer)
+    assert added == [3]
 
 
 def test_low_quality_says_why(

@@ -131,6 +131,17 @@ def test_compact_gives_room_back(path: Path) -> None:
         assert len(store.subjects()) == 100
 
 
+def test_a_batch_is_added_whole_or_not_at_all(path: Path) -> None:
+    """The third of four is of another length: none of them is there."""
+    filled(path, 2)
+    vectors = unit_vectors(4, 4)
+    batch = [entry(f"new{number}", vector) for number, vector in enumerate(vectors)]
+    batch[2] = entry("new2", vectors[2][:64])
+    with closing(SqliteStore(path)) as store, pytest.raises(MienError):
+        store.add(batch)
+    assert names(path) == ["p000", "p001"]
+
+
 # ------------------------------------------------------------------------------ what is not ours
 
 
