@@ -301,7 +301,7 @@ def tally_curve(genuine: Tally, impostor: Tally) -> Curve:
     above = np.cumsum(impostor.counts[::-1])[::-1]
     below = np.concatenate([[0.0], np.cumsum(genuine.counts)])
     return Curve(
-        np.arange(BINS + 1) / (BINS // 2) - 1,
+        (np.arange(BINS + 1) - BINS // 2) / (BINS // 2),
         np.append(above / above[0], 0.0),
         below / below[-1],
         genuine.comparisons,

@@ -60,7 +60,7 @@ def search(
 
     The score of a person is that of their best template. By default every probe counts alike.
     """
-    usable = gallery.any(axis=1)
+    usable = (gallery != 0).any(axis=1)
     order = np.argsort(gallery_person[usable], kind="stable")
     ranked, owners = gallery[usable][order], gallery_person[usable][order]
     people, starts = np.unique(owners, return_index=True)
@@ -72,8 +72,8 @@ def search(
     rank[mated] = people.size + 1  # until found
     place = np.searchsorted(people, probe_person)
     place = np.where(place < people.size, place, 0)
-    enrolled: Bools = np.asarray(mated & (people[place] == probe_person), bool)
-    alive = probes.any(axis=1)
+    enrolled = mated & (people[place] == probe_person)
+    alive = (probes != 0).any(axis=1)
     step = max(1, _CHUNK // len(ranked))
     for start in range(0, count, step):
         rows = np.flatnonzero(alive[start : start + step]) + start

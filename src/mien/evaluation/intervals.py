@@ -8,7 +8,7 @@ Bolle, Ratha, Pankanti, "Error analysis of pattern recognition systems: the subs
 (1999) for pairs. For few, isolated errors this is on the wide side, never on the narrow one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,28 +62,44 @@ def percentile(values: ArrayLike) -> Interval:
 
 def share_interval(
     hits: ArrayLike,
-    subjects: ArrayLike,
+    a: ArrayLike,
+    b: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Interval:
-    """The interval of a weighted share: `hits` (n,) of 0 and 1, whose person is `subjects` (n,).
+    """The interval of a weighted share: of `hits` (n,), 0 or 1, which belong to people `a` (n,).
 
-    Where no replicate differs (no errors at all, or nothing but errors) the bootstrap knows
-    nothing; the Wilson interval on the number of people takes its place.
+    Comparisons of two people belong to `b` (n,) as well. Where no replicate differs (no errors at
+    all, or nothing but errors) the bootstrap knows nothing; the Wilson interval on the number of
+    people takes its place.
     """
-    hit = checked(hits, "given")
-    owner = _owners(subjects)
-    mass = np.ones(hit.size) if weights is None else np.asarray(weights, np.float64)
+    (interval,) = share_intervals(checked(hits, "given")[:, None], a, b, weights, replicates, seed)
+    return interval
+
+
+def share_intervals(
+    hits: ArrayLike,
+    a: ArrayLike,
+    b: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> list[Interval]:
+    """`share_interval` of each column of `hits` (n, k)."""
+    hit = np.asarray(hits, np.float64)
+    mass = np.ones(len(hit)) if weights is None else np.asarray(weights, np.float64)
+    ends = np.concatenate([np.asarray(a), np.asarray(a if b is None else b)])
+    _, owner = np.unique(ends, return_inverse=True)
+    first, second = np.split(owner.reshape(-1).astype(np.int64), 2)
     people = int(owner.max()) + 1
-    part = np.bincount(owner, hit * mass, people)
-    whole = np.bincount(owner, mass, people)
     drawn = multiplicities(people, replicates, seed)
-    return _or_wilson((drawn @ part) / _positive(drawn @ whole), people)
-
-
-def _owners(subjects: ArrayLike) -> Ints:
-    return np.unique(np.asarray(subjects), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    step = max(1, _CHUNK // len(hit))
+    shares = []
+    for start in range(0, replicates, step):
+        counted = pair_weights(first, second, drawn[start : start + step])
+        shares.append((counted @ (hit * mass[:, None])) / _positive(counted @ mass)[:, None])
+    return [_or_wilson(column, people) for column in np.concatenate(shares).T]
 
 
 def _positive(values: Floats) -> Floats:
@@ -215,10 +231,11 @@ def _intervals(
         hits = 1.0 - fnmr
         areas.append(((fmr[:, :-1] - fmr[:, 1:]) * (hits[:, :-1] + hits[:, 1:])).sum(axis=1) / 2)
         crossings.append(_crossing(fmr, fnmr))
-        accepted.append(np.stack([_at(fmr, hits, far) for far in fars], axis=1))
-        curves.append(np.stack([_at(fmr, fnmr, rate) for rate in grid], axis=1))
+        defined = np.isfinite(fmr[:, 0]) & np.isfinite(fnmr[:, 0])
+        accepted.append(_at(fmr[defined], hits[defined], np.array(fars)))
+        curves.append(_at(fmr[defined], fnmr[defined], grid))
     tar = np.concatenate(accepted)
-    low, high = np.nanpercentile(np.concatenate(curves), [2.5, 97.5], axis=0)
+    low, high = np.percentile(np.concatenate(curves), [2.5, 97.5], axis=0)
     return VerificationIntervals(
         _or_wilson(np.concatenate(areas), people),
         _or_wilson(np.concatenate(crossings), people),
@@ -239,14 +256,8 @@ def _crossing(fmr: Floats, fnmr: Floats) -> Floats:
     return crossing
 
 
-def _at(fmr: Floats, values: Floats, rate: float) -> Floats:
-    index = np.argmax(fmr <= rate * (1 + 1e-12) + 1e-15, axis=1)[:, None]
-    taken: Floats = np.take_along_axis(values, index, 1)[:, 0]
-    return taken
-
-
-def bootstrap(
-    statistic: Callable[[Floats], float], subjects: int, replicates: int, seed: int = 0
-) -> Interval:
-    """The interval of any figure of weighted people: `statistic(multiplicities of (subjects,))`."""
-    return percentile([statistic(row) for row in multiplicities(subjects, replicates, seed)])
+def _at(fmr: Floats, values: Floats, rates: Floats) -> Floats:
+    """Per row, the values where the FMR first is at most each rate: (rows, rates)."""
+    limits = -(rates * (1 + 1e-12) + 1e-15)
+    rows = zip(fmr, values, strict=True)  # FMR falls along a row
+    return np.stack([value[np.searchsorted(-row, limits, side="left")] for row, value in rows])

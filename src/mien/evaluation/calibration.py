@@ -1,0 +1,98 @@
+"""Thresholds at false match rates, measured on every pair of a set of people.
+
+Each pair of *people* counts once, however many pictures they have: otherwise the 530 pictures of
+one president would be most of the evidence. Rates that rest on fewer than 30 wrong pairs of
+people are left out (Doddington's rule of 30).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien.errors import InputError
+from mien.evaluation.curves import Curve, Tally, rates_at, supports, threshold_at
+from mien.evaluation.protocols import People
+from mien.evaluation.vectors import Vectors
+from mien.types import OperatingPoint
+
+RATES = (1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6)
+
+_ROWS = 512
+
+
+def all_pairs(group: People, vectors: Vectors, by_subject: bool = False) -> tuple[Tally, Tally]:
+    """Tallies of every genuine and every impostor comparison, people weighted alike.
+
+    `comparisons` is the number of people with two pictures, and of pairs of people. With
+    `by_subject`, intervals can be drawn. A pair with a failed picture counts as one that never
+    matches.
+    """
+    subjects = len(group.names) if by_subject else 0
+    genuine, impostor = Tally(subjects), Tally(subjects)
+    sizes = np.bincount(group.person, minlength=len(group.names))
+    if (sizes > 1).sum() == 0 or (sizes > 0).sum() < 2:
+        raise InputError(f"{group.name} needs two people, and two pictures of one, to measure on")
+    share = 1.0 / np.maximum(1, sizes)[group.person]
+    genuine_share = np.where(sizes > 1, 2.0 / np.maximum(1, sizes * (sizes - 1)), 0.0)
+    usable = vectors.usable
+    index = np.arange(group.person.size)
+    for start in range(0, index.size, _ROWS):
+        rows = index[start : start + _ROWS]
+        scores = vectors.matrix[rows] @ vectors.matrix[start:].T
+        scores[~(usable[rows][:, None] & usable[start:])] = -1.0
+        later = rows[:, None] < index[start:]
+        same = group.person[rows][:, None] == group.person[start:]
+        i, j = np.nonzero(later & ~same)
+        owners = (group.person[rows[i]], group.person[start + j]) if by_subject else ()
+        impostor.add(scores[i, j], share[rows[i]] * share[start + j], owners, 0)
+        i, j = np.nonzero(later & same)
+        owner = group.person[rows[i]]
+        genuine.add(scores[i, j], genuine_share[owner], (owner,) if by_subject else (), 0)
+    people = int((sizes > 0).sum())
+    genuine.comparisons, impostor.comparisons = int((sizes > 1).sum()), people * (people - 1) // 2
+    return genuine, impostor
+
+
+def operating_points(
+    measured: Curve, protocol: str, contract: str, rates: Sequence[float] = RATES
+) -> list[OperatingPoint]:
+    """A threshold for each rate that 30 wrong pairs support, highest rate first.
+
+    Raises `InputError` when not even the highest has that many.
+    """
+    points = []
+    for rate in rates:
+        if supports(measured, rate, wrong=30):
+            threshold = threshold_at(measured, rate)
+            fnmr = float(rates_at(measured, threshold)[1])
+            points.append(OperatingPoint(threshold, rate, fnmr, protocol, contract))
+    if not points:
+        raise InputError(
+            f"{measured.impostors:,} pairs of people are too few for a threshold: a false match "
+            f"rate of {rates[0]:g} needs {30 / rates[0]:,.0f}"
+        )
+    return points
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What an operating point promises and what other people's pairs gave."""
+
+    point: OperatingPoint
+    fmr: float
+    fnmr: float
+
+
+def check(points: Sequence[OperatingPoint], other: Curve) -> list[Check]:
+    """The rates of thresholds on people that they were not chosen on."""
+    return [
+        Check(point, *(float(rate) for rate in rates_at(other, point.threshold)))
+        for point in points
+    ]
+
+
+def to_toml(points: Sequence[OperatingPoint], protocol: str) -> str:
+    """The lines of a bundle's card: `protocol` and `operating_points`."""
+    rows = "".join(f"    [{p.fmr:g}, {p.threshold:.5f}, {p.fnmr:.5f}],\n" for p in points)
+    return f'protocol = "{protocol}"\noperating_points = [\n{rows}]\n'
