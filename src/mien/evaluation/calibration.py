@@ -1,4 +1,5 @@
-"""Thresholds at false match rates, measured on every pair of a set of people.
+"""Thresholds at false match rates measured on every pair of people, and how far scores can be
+read as probabilities.
 
 Each pair of *people* counts once, however many pictures they have: otherwise the 530 pictures of
 one president would be most of the evidence. Rates that rest on fewer than 30 wrong pairs of
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mien import decision
 from mien.errors import InputError
-from mien.evaluation.curves import Curve, Tally, rates_at, supports, threshold_at
-from mien.evaluation.protocols import People
+from mien.evaluation.curves import Curve, Floats, Tally, rates_at, supports, threshold_at
+from mien.evaluation.intervals import wilson
+from mien.evaluation.protocols import Bools, Ints, People
 from mien.evaluation.vectors import Vectors
 from mien.types import OperatingPoint
 
@@ -96,3 +99,52 @@ def to_toml(points: Sequence[OperatingPoint], protocol: str) -> str:
     """The lines of a bundle's card: `protocol` and `operating_points`."""
     rows = "".join(f"    [{p.fmr:g}, {p.threshold:.5f}, {p.fnmr:.5f}],\n" for p in points)
     return f'protocol = "{protocol}"\noperating_points = [\n{rows}]\n'
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reliability:
+    """How far stated probabilities (bins,) agree with what happened, on pairs not fitted to.
+
+    `stated` is the mean probability of a bin, `share` how many of its pairs are the same person,
+    `low` and `high` its 95% interval, `count` its pairs. `ece` is the mean gap weighted by count,
+    at the proportion of genuine pairs in the data; `cllr` is in bits (see `decision.cllr`).
+    """
+
+    stated: Floats
+    share: Floats
+    low: Floats
+    high: Floats
+    count: Ints
+    ece: float
+    cllr: float
+
+
+def reliability(scores: Floats, same: Bools, fold: Ints, bins: int = 10) -> Reliability:
+    """Fit a calibration on all folds but one, state probabilities for that one, for each in turn.
+
+    Raises `InputError` when the rest of a fold has too few scores of a kind.
+    """
+    llrs = np.zeros(scores.size)
+    stated = np.zeros(scores.size)
+    for number in np.unique(fold):
+        inside = fold == number
+        good, bad = scores[~inside & same], scores[~inside & ~same]
+        fitted = decision.fit_calibration(good, bad)
+        prior = good.size / (good.size + bad.size)
+        llrs[inside] = fitted.llr(scores[inside])
+        stated[inside] = fitted.probability(scores[inside], prior)
+    place = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    filled = np.maximum(1, count)
+    share = np.bincount(place, same, bins) / filled
+    mean = np.bincount(place, stated, bins) / filled
+    bounds = [wilson(share[i] * count[i], count[i]) if count[i] else None for i in range(bins)]
+    return Reliability(
+        mean,
+        share,
+        np.array([bound.low if bound else 0.0 for bound in bounds]),
+        np.array([bound.high if bound else 1.0 for bound in bounds]),
+        count,
+        float((np.abs(mean - share) * count).sum() / scores.size),
+        decision.cllr(llrs[same], llrs[~same]),
+    )

@@ -18,10 +18,12 @@ from mien.evaluation.curves import FAILED, Floats
 from mien.evaluation.protocols import (
     Bools,
     Ints,
+    Pairs,
     Picture,
     Roll,
     at_line,
     existing,
+    linked,
     read_lines,
     require_both_kinds,
 )
@@ -110,3 +112,17 @@ def template_scores(protocol: Templates, fused: NDArray[np.float32]) -> Floats:
     scores = np.einsum("ij,ij->i", fused[protocol.a], fused[protocol.b]).astype(np.float64)
     empty = (fused == 0).all(axis=1)
     return np.where(empty[protocol.a] | empty[protocol.b], FAILED, np.clip(scores, -1, 1))
+
+
+def as_pairs(protocol: Templates) -> Pairs:
+    """The pairs of templates as a verification protocol.
+
+    Its pictures are one of each template. Templates that genuine pairs link are one person.
+    """
+    count = int(protocol.template.max()) + 1
+    first = np.unique(protocol.template, return_index=True)[1]
+    person = linked(count, protocol.a[protocol.same], protocol.b[protocol.same])
+    return Pairs(
+        protocol.name, tuple(protocol.pictures[i] for i in first.tolist()),
+        protocol.a, protocol.b, protocol.same, person[protocol.a], person[protocol.b],
+    )  # fmt: skip

@@ -165,7 +165,7 @@ def read_pairs_csv(path: Path, root: Path | None = None) -> Pairs:
     if has_people:
         person_a, person_b = np.array(first, np.int64), np.array(second, np.int64)
     else:
-        person = _linked(len(pictures), left[truths], right[truths])
+        person = linked(len(pictures), left[truths], right[truths])
         person_a, person_b = person[left], person[right]
         wrong = np.flatnonzero((person_a == person_b) & ~truths)
         if wrong.size:
@@ -226,8 +226,8 @@ def _table(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str,
         raise at_line(path, reader.line_num, str(error)) from error
 
 
-def _linked(count: int, a: Ints, b: Ints) -> Ints:
-    """The connected component of each of `count` nodes under the edges (a, b)."""
+def linked(count: int, a: Ints, b: Ints) -> Ints:
+    """The connected component (count,) of each of `count` nodes under the edges a (n,), b (n,)."""
     parent = np.arange(count)
 
     def root(node: int) -> int:
@@ -340,3 +340,40 @@ def subset(pairs: Pairs, rows: Iterable[int] | Ints | Bools, name: str) -> Pairs
         {key: tuple(cells[i] for i in index) for key, cells in pairs.columns.items()},
         pairs.landmarks,
     )  # fmt: skip
+
+
+def read_names(path: Path) -> list[str]:
+    """Names, one a line; what follows a tab or comma is ignored, and so is a line with a number.
+
+    Takes LFW's own lists of people, whose first line is a count.
+    """
+    cells = [line.replace(",", "\t").split("\t")[0].strip() for line in read_lines(path)]
+    return [cell for cell in cells if cell and not cell.isdecimal() and cell != "name"]
+
+
+def only(group: People, names: Sequence[str], label: str) -> People:
+    """Some of the people of a group. Raises `InputError` for a name that is not among them."""
+    known = set(group.names)
+    missing = next((name for name in names if name not in known), None)
+    if missing is not None:
+        raise InputError(f"{label} names {missing!r}, of whom {group.name} has no pictures")
+    wanted = dict.fromkeys(names)
+    place = {name: number for number, name in enumerate(wanted)}
+    rows = [row for row, p in enumerate(group.person.tolist()) if group.names[p] in place]
+    return People(
+        f"{group.name} ({label})",
+        tuple(group.pictures[row] for row in rows),
+        tuple(wanted),
+        np.array([place[group.names[group.person[row]]] for row in rows], np.int64),
+    )
+
+
+def halves(group: People, seed: int = 0) -> tuple[People, People]:
+    """The people of a group in two parts, drawn with `seed`; each keeps all its pictures."""
+    shuffled = np.random.default_rng(seed).permutation(len(group.names))
+    middle = (len(shuffled) + 1) // 2
+    first, second = (
+        only(group, [group.names[i] for i in np.sort(part).tolist()], label)
+        for part, label in ((shuffled[:middle], "one half"), (shuffled[middle:], "the other half"))
+    )
+    return first, second
