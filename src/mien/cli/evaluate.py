@@ -29,7 +29,7 @@ from mien.evaluation import (
 from mien.evaluation import classification as classes
 from mien.evaluation import detection as detecting
 from mien.evaluation import identification as searching
-from mien.evaluation.curves import name, tally_curve
+from mien.evaluation.curves import best_threshold, name, tally_curve
 from mien.evaluation.pages import Part, SearchRun, VerificationRun
 from mien.evaluation.protocols import Pairs, People, Picture
 from mien.evaluation.report import Report, Table
