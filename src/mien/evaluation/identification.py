@@ -26,6 +26,9 @@ from mien.evaluation.protocols import Bools, Ints, People
 from mien.evaluation.vectors import Vectors
 from mien.types import OperatingPoint
 
+NEVER = int(np.iinfo(np.int64).max)
+"""The rank of an own person who cannot be found: they, or the probe, gave no embedding."""
+
 _CHUNK = 2_000_000  # scores at a time
 
 
@@ -35,8 +38,9 @@ class Searches:
 
     `best` is the highest score of anybody enrolled, `second` that of the next person, `own` that
     of the probe's own person (`FAILED` for a stranger), `rank` the own person's place from 1 (a
-    tie counts against them; 0 for a stranger). `mated` says whether the probe's person is meant
-    to be enrolled, `person` who it is, `weights` how much the probe counts.
+    tie counts against them; `NEVER` when there is none; 0 for a stranger). `mated` says whether
+    the probe's person is meant to be enrolled, `person` who it is, `weights` how much the probe
+    counts.
     """
 
     best: Floats
@@ -69,7 +73,7 @@ def search(
     count = len(probes)
     best, second, own = (np.full(count, FAILED) for _ in range(3))
     rank = np.zeros(count, np.int64)
-    rank[mated] = people.size + 1  # until found
+    rank[mated] = NEVER  # until found
     place = np.searchsorted(people, probe_person)
     place = np.where(place < people.size, place, 0)
     enrolled = mated & (people[place] == probe_person)

@@ -80,9 +80,9 @@ _MARK = object()
 class _Reader:
     """The subset of the pickle machine that builds lists, tuples, bytes, ints and truth values.
 
-    Python 2 wrote the original files (protocol 2: strings of bytes), Python 3 others: protocol 2
-    with `_codecs.encode` of Latin-1 text, for which the one call is allowed and done here, or
-    protocols 3 to 5 with bytes. The memo is a table; nothing is imported; each instruction reads
+    Python 2 wrote the original files (protocol 2: strings of bytes), Python 3 others: protocols 1
+    and 2 with `_codecs.encode` of Latin-1 text, for which the one call is allowed and done here,
+    or protocols 3 to 5 with bytes. Protocol 0, which is text, is refused. The memo is a table; nothing is imported; each instruction reads
     bytes that must be there.
     """
 
@@ -216,7 +216,6 @@ _STEPS = {
     b"(": lambda r: r._push(_MARK),
     b"]": lambda r: r._push([]),
     b")": lambda r: r._push(()),
-    b"l": lambda r: r._push(r._above_mark()),
     b"t": lambda r: r._push(tuple(r._above_mark())),
     b"\x85": lambda r: r._tuple(1),
     b"\x86": lambda r: r._tuple(2),
@@ -239,11 +238,9 @@ _STEPS = {
     b"\x8d": lambda r: r._push(r._take(r._number("<Q")).decode("utf-8", "surrogatepass")),
     b"q": lambda r: r._memo.__setitem__(r._number("<B"), r._stack[-1]),
     b"r": lambda r: r._memo.__setitem__(r._number("<I"), r._stack[-1]),
-    b"p": lambda r: r._memo.__setitem__(int(r._line()), r._stack[-1]),
     b"\x94": lambda r: r._memo.__setitem__(len(r._memo), r._stack[-1]),
     b"h": lambda r: r._push(r._memo[r._number("<B")]),
     b"j": lambda r: r._push(r._memo[r._number("<I")]),
-    b"g": lambda r: r._push(r._memo[int(r._line())]),
     b"c": _Reader._global,
     b"\x93": _Reader._stack_global,
     b"R": _Reader._call,

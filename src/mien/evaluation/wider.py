@@ -84,6 +84,7 @@ def levels(folder: Path, scenes: list[Scene]) -> dict[str, list[Scene]]:
 def _only(scenes: list[Scene], path: Path) -> list[Scene]:
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise MissingExtra("reading the lists of WIDER FACE", "evaluation") from error
     try:
@@ -95,7 +96,7 @@ def _only(scenes: list[Scene], path: Path) -> list[Scene]:
             )
             for name, index in zip(names[0], lists[0], strict=True)
         }
-    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+    except (MatReadError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise InputError(f"{path} is not a list of WIDER FACE ({error})") from error
     result = []
     for scene in scenes:
