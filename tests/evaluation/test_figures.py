@@ -283,11 +283,13 @@ def test_reliability_of_honest_probabilities() -> None:
     same = np.arange(scores.size) < genuine.size
     fold = np.arange(scores.size) % 5
     measured = calibration.reliability(scores, same, fold)
+    assert measured is not None
     assert measured.ece < 0.02
     assert measured.count.sum() == scores.size
     filled = measured.count > 100
     assert (np.abs(measured.stated - measured.share)[filled] < 0.1).all()
     assert 0.1 < measured.cllr < 0.5
+    assert calibration.reliability(scores[4960:], same[4960:], fold[4960:]) is None
 
 
 # ----------------------------------------------------------------------------------- verification

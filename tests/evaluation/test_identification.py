@@ -107,7 +107,7 @@ def test_one_picture_each_is_enrolled_by_people() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.2, 0.5]))
 def test_the_threshold_is_the_lowest_that_keeps_the_fpir(seed: int, rate: float) -> None:
-    group, vectors = world(seed, people=60)
+    group, vectors = world(seed, people=120)
     found = idn.run(group, vectors, idn.split_by_pictures(group, seed=seed))
     threshold = idn.threshold_for(found, rate)
     assert idn.fpir(found, threshold) <= rate + 1e-12

@@ -67,7 +67,7 @@ class Bomb:
 def test_a_bomb_does_not_go_off(tmp_path: Path, protocol: int) -> None:
     target = tmp_path / "ran"
     data = pickle.dumps(([Bomb(target)], [True]), protocol=protocol)
-    with pytest.raises(InputError, match="could run anything|not one that data needs"):
+    with pytest.raises(InputError, match=r"could run anything|not one that data needs"):
         unpack(written(tmp_path, data))
     assert not target.exists()
     pickle.loads(data)
@@ -112,7 +112,7 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
 def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
     data = pickle.dumps((PICTURES, SAME), protocol=2)
     rng = np.random.default_rng(0)
-    for _ in range(2000):
+    for _ in range(400):
         broken = bytearray(data)
         for at in rng.integers(0, len(data), 3):
             broken[at] = rng.integers(0, 256)

@@ -119,11 +119,13 @@ class Reliability:
     cllr: float
 
 
-def reliability(scores: Floats, same: Bools, fold: Ints, bins: int = 10) -> Reliability:
+def reliability(scores: Floats, same: Bools, fold: Ints, bins: int = 10) -> Reliability | None:
     """Fit a calibration on all folds but one, state probabilities for that one, for each in turn.
 
-    Raises `InputError` when the rest of a fold has too few scores of a kind.
+    None when there are fewer than 50 pairs of a kind: nothing could be seen in so few.
     """
+    if min(same.sum(), (~same).sum()) < 50:
+        return None
     llrs = np.zeros(scores.size)
     stated = np.zeros(scores.size)
     for number in np.unique(fold):

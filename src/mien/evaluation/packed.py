@@ -82,8 +82,8 @@ class _Reader:
 
     Python 2 wrote the original files (protocol 2: strings of bytes), Python 3 others: protocols 1
     and 2 with `_codecs.encode` of Latin-1 text, for which the one call is allowed and done here,
-    or protocols 3 to 5 with bytes. Protocol 0, which is text, is refused. The memo is a table; nothing is imported; each instruction reads
-    bytes that must be there.
+    or protocols 3 to 5 with bytes. Protocol 0, which is text, is refused. The memo is a table;
+    nothing is imported; each instruction reads bytes that must be there.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:

@@ -184,7 +184,7 @@ class _Cache:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 keys, vectors = data["keys"], data["vectors"]
                 reasons = json.loads(data["failures"].tobytes())
         except (OSError, ValueError, KeyError, BadZipFile):

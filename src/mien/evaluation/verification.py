@@ -209,8 +209,10 @@ def _accuracy_interval(pairs: Pairs, scores: Floats, fold: Ints, count: int) -> 
         gain = np.concatenate([np.zeros((count, 1)), np.cumsum(signed, axis=1)], axis=1)[:, cuts]
         best = np.argmax(gain.sum(axis=0) - gain, axis=1)
         base, total = (truth * weight * member).sum(axis=1), (weight * member).sum(axis=1)
-        if (total > 0).all():
-            means.append(float(((base + gain[rows, best]) / total).mean()))
+        drawn_at_all = total > 0  # small folds may lose all their people
+        if drawn_at_all.any():
+            right = (base + gain[rows, best])[drawn_at_all] / total[drawn_at_all]
+            means.append(float(right.mean()))
     interval = percentile(means)
     if interval.high == interval.low == 1.0:
         return wilson(int(owner.max()) + 1, int(owner.max()) + 1)
