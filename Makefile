@@ -35,7 +35,7 @@ fix: $(VENV)/dev  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/docs  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/bench  ## speed, side by side with rivals and with physical limits
 	$(BIN)/python benchmarks/speed.py --data $(DATA)

@@ -72,6 +72,7 @@ class _OnnxSession:
 
     def __init__(self, name: str, model: bytes) -> None:
         import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as refusal
 
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
@@ -83,7 +84,10 @@ class _OnnxSession:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
-        except RuntimeError as error:  # every error of the runtime derives from it
+        except (
+            refusal.Fail, refusal.InvalidArgument, refusal.InvalidGraph, refusal.InvalidProtobuf,
+            refusal.NoModel, refusal.NotImplemented, refusal.RuntimeException,
+        ) as error:  # fmt: skip
             raise CorruptWeights(name, f"ONNX Runtime cannot load it ({error})") from error
         self._input = self._session.get_inputs()[0].name
 

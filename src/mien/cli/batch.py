@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from mien.cli.output import counted
 from mien.errors import InputError, MissingExtra
 from mien.images import Source, encode_image, find_images
 from mien.recognition import ordered_map
@@ -33,7 +34,7 @@ class Batch:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.refused = 0
-        self._items = [item for path in paths for item in expand(path)]
+        self.items = [item for path in paths for item in expand(path)]
 
     def run(self, work: Callable[[Source], R], threads: int) -> Iterator[tuple[str, R]]:
         """`work` on every picture, as (name, result) in order; what it refuses is reported."""
@@ -44,9 +45,9 @@ class Batch:
             except UNUSABLE as error:
                 return Unusable(error)
 
-        results = ordered_map(attempt, self._items, threads)
-        results = progress(results, len(self._items), "picture")
-        for name, result in zip(self._items, results, strict=True):
+        results = ordered_map(attempt, self.items, threads)
+        results = progress(results, len(self.items), "picture")
+        for name, result in zip(self.items, results, strict=True):
             if isinstance(result, Unusable):
                 self.refused += 1
                 click.echo(f"mien: {result.error}", err=True)
@@ -55,11 +56,12 @@ class Batch:
 
     def finish(self) -> None:
         """Exit with status 2 if a picture was refused."""
-        if not self._items:
+        if not self.items:
             raise InputError("no pictures found there (jpg, png, webp, tiff, bmp, gif, avif, heic)")
         if self.refused:
-            many = "1 picture" if self.refused == 1 else f"{self.refused} pictures"
-            click.echo(f"mien: {many} could not be used (see above)", err=True)
+            click.echo(
+                f"mien: {counted(self.refused, 'picture')} could not be used (see above)", err=True
+            )
             click.get_current_context().exit(2)
 
 
@@ -83,17 +85,21 @@ def progress(items: Iterable[R], total: int, unit: str) -> Iterator[R]:
 
 
 class Album:
-    """A folder of annotated pictures; two of the same name do not overwrite each other."""
+    """A folder of annotated pictures; none overwrites another, or one of the originals."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, originals: Iterable[str]) -> None:
         self._folder = folder
+        self._originals = {Path(original).resolve() for original in originals}
         self._taken: set[str] = set()
 
     def save(self, name: str, image: Image) -> Path:
         """Write a picture as JPEG; returns where."""
         stem = "picture" if name == STDIN else Path(name).stem
         free, number = stem, 1
-        while free.casefold() in self._taken:
+        while (
+            free.casefold() in self._taken
+            or (self._folder / f"{free}.jpg").resolve() in self._originals
+        ):
             number += 1
             free = f"{stem}-{number}"
         self._taken.add(free.casefold())

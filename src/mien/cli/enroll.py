@@ -7,7 +7,7 @@ import click
 
 from mien.cli import options
 from mien.cli.batch import STDIN, UNUSABLE, Unusable, expand, progress
-from mien.cli.output import emit
+from mien.cli.output import counted, emit
 from mien.errors import InputError, UnreadableImage
 from mien.gallery import MIN_QUALITY, Entry, open_gallery, usable
 from mien.images import find_images
@@ -24,6 +24,7 @@ _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
 @click.option("--min-quality", default=MIN_QUALITY, show_default=True,
               help="Faces below this quality (0 to 1) are refused.")  # fmt: skip
 @options.choose
+@options.min_face
 @options.gallery
 @options.model
 @options.threads
@@ -34,6 +35,7 @@ def command(
     folder: Path | None,
     min_quality: float,
     choose: str,
+    min_face: float | None,
     uri: str,
     model: str,
     threads: int | None,
@@ -49,7 +51,7 @@ def command(
     disk, whatever happens next.
     """
     people = _people(name, paths, folder)
-    recognizer = load(model, threads=threads)
+    recognizer = load(model, threads=threads, min_face=min_face)
 
     def attempt(item: tuple[str, str]) -> Entry | Unusable:
         return _entry(recognizer, *item, choose, min_quality)
@@ -67,7 +69,8 @@ def command(
                 reason = str(result.error) if isinstance(result, Unusable) else ""
                 _report(subject, picture, status, reason, as_json)
     click.echo(
-        f"{counts['enrolled']} pictures enrolled, {counts['refused']} refused, in {uri}", err=True
+        f"{counted(counts['enrolled'], 'picture')} enrolled, {counts['refused']} refused, in {uri}",
+        err=True,
     )
     if counts["refused"]:
         click.get_current_context().exit(2)

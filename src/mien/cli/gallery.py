@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mien.cli import options
-from mien.cli.output import emit, table
+from mien.cli.output import counted, emit, table
 from mien.errors import GalleryError, GalleryUnavailable, InputError
 from mien.gallery import Gallery, Receipt, open_gallery, transfer
 from mien.gallery.cipher import read_key
@@ -68,15 +68,16 @@ def show(name: str, uri: str, as_json: bool) -> None:
 @options.as_json
 def remove(
     names: tuple[str, ...], yes: bool, receipts: Path | None, uri: str, as_json: bool
-) -> None:
+) -> int:
     """Forget people: their names and vectors are overwritten in every file of the gallery."""
     with open_gallery(uri, create=False) as gallery:
         counts = {name: len(gallery.templates(name)) for name in names}  # all known, or none goes
         if not yes:
-            click.confirm(
-                f"Remove {', '.join(names)} ({sum(counts.values())} templates) for good?",
-                abort=True, err=True,
-            )  # fmt: skip
+            templates = counted(sum(counts.values()), "template")
+            question = f"Remove {', '.join(counts)} ({templates}) for good?"
+            if not click.confirm(question, err=True):
+                click.echo("nothing removed", err=True)
+                return 1
         for name in counts:
             receipt = _embedded(gallery).erase(name) if receipts else None
             removed = receipt.templates if receipt else gallery.remove(name)
@@ -87,7 +88,8 @@ def remove(
             if as_json:
                 emit({"subject": name, "templates": removed, "status": "removed"})
             else:
-                click.echo(f"removed  {name}  {removed} templates")
+                click.echo(f"removed  {name}  {counted(removed, 'template')}")
+    return 0
 
 
 @command.command()
@@ -152,8 +154,8 @@ def stats(uri: str, as_json: bool) -> None:
     if as_json:
         emit(row)
     else:
-        table(("", ""), [(key, f"{v:,}" if isinstance(v, int) else str(v))
-                         for key, v in row.items()])  # fmt: skip
+        for key, value in row.items():
+            click.echo(f"{key:<12}{value:,}" if isinstance(value, int) else f"{key:<12}{value}")
 
 
 @command.command()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def default_gallery() -> str:
         return uri
     from mien.weights import home
 
+    with suppress(OSError):  # opening the gallery then says what is wrong
+        home().mkdir(parents=True, exist_ok=True)
     return str(home() / "people.mien")
 
 

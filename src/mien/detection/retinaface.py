@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from mien.cards import ModelCard
 from mien.detection.scan import Level, Tile, levels, pad_to
-from mien.geometry import iou, suppress
+from mien.geometry import inside, iou, suppress
 from mien.inference import Session, to_batch
 from mien.types import Box, Face, Image, Landmarks, Pixels
 
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
 _SAME = 0.6  # anchors whose boxes overlap the winner's this much (IoU) saw the same face
+_WITHIN = 0.75  # of a box inside a larger one: a part of the same face
 _CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 _CENTRE, _SIZE = np.float32(0.1), np.float32(0.2)  # the variances the network was trained with
 
@@ -46,10 +47,9 @@ class RetinaFace:
         scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
         best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
         scores, boxes, points = scores[best], boxes[best], points[best]
-        return [
-            self._vote(scores, boxes, points, winner)
-            for winner in suppress(boxes, scores, self.overlap)
-        ]
+        winners = suppress(boxes, scores, self.overlap)
+        winners = winners[~_parts(boxes[winners])]
+        return [self._vote(scores, boxes, points, winner) for winner in winners]
 
     def _vote(
         self,
@@ -92,6 +92,17 @@ class RetinaFace:
             level.to_picture(corners[own]).reshape(-1, 4),
             level.to_picture(points[own]),
         )
+
+
+def _parts(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) lie within another that is clearly larger.
+
+    Seen from very near, half a face looks like a face; two real faces hardly ever stand so.
+    """
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    within = (inside(boxes, boxes) > _WITHIN) & (area[None, :] > 1.5 * area[:, None])
+    part: NDArray[np.bool_] = within.any(axis=1)
+    return part
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,7 @@ class IndexFile:
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path = path
-        self._writable = os.access(path, os.W_OK)
-        self._file = path.open("r+b" if self._writable else "rb")
+        self._file, self._writable = _open(path)
         try:
             self._inode = os.fstat(self._file.fileno()).st_ino
             header = self._read_header()
@@ -167,6 +166,8 @@ class IndexFile:
 
     def append(self, blocks: list[Block]) -> None:
         """Add templates, newer than all in it. A crash within leaves a file that is made again."""
+        if not self._writable:
+            raise PermissionError(f"{self.path} may not be written")
         header, chunk = self._header, None
         size, dimensions = _chunk_bytes(header.identity.dimensions), header.identity.dimensions
         counts, sums = list(header.counts), list(header.sums)
@@ -193,6 +194,8 @@ class IndexFile:
 
     def forget(self, ids: NDArray[np.int64], erasures: str) -> None:
         """Overwrite templates with zeros, on disk when this returns; absent ids are fine."""
+        if not self._writable:
+            raise PermissionError(f"{self.path} may not be written")
         sums = list(self._header.sums)
         for number, chunk in enumerate(self._chunks):
             if _zero(chunk, ids):
@@ -280,6 +283,16 @@ class Tail:
                 yield Block(
                     self._arrays.ids[rows], self._arrays.subjects[rows], self._arrays.codes[rows]
                 )
+
+
+def _open(path: Path) -> tuple[IO[bytes], bool]:
+    """The file, and whether it may be written."""
+    try:
+        return path.open("r+b"), True
+    except FileNotFoundError:
+        raise
+    except OSError:  # a gallery that may only be read
+        return path.open("rb"), False
 
 
 def _zero(block: Block, ids: NDArray[np.int64]) -> bool:

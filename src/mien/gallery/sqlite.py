@@ -589,7 +589,14 @@ class SqliteStore:
             for collection, ids in gone.items():
                 mine = collection == self._collection
                 index = self._index if mine else self._new_index(collection)
-                index.forget(db, np.array(sorted(ids), np.int64))
+                try:
+                    index.forget(db, np.array(sorted(ids), np.int64))
+                except OSError as error:
+                    raise GalleryUnavailable(
+                        str(self._path),
+                        f"removed, but its index file could not be overwritten ({error}); "
+                        f"delete the folder {self._beside('-index')}",
+                    ) from error
                 if not mine:
                     index.close()
         self._empty_log()
