@@ -10,7 +10,7 @@ import pytest
 from people import CONTRACT, entries, entry, vectors
 
 from mien.errors import ContractMismatch, GalleryUnavailable, InputError, UnknownSubject
-from mien.gallery import Entry
+from mien.gallery import Entry, open_gallery
 from mien.gallery import index as index_module
 from mien.gallery.audit import Receipt
 from mien.gallery.sqlite import SqliteStore
@@ -354,6 +354,18 @@ class TestCollections:
         assert [s.name for s in again.subjects()] == ["ada"]
         for each in (old, new, reopened, again):
             each.close()
+
+    def test_a_number_sign_in_the_uri_names_one(self, tmp_path) -> None:
+        with open_gallery(tmp_path / "a.mien#guests") as guests:
+            guests.add([entry("ada", [1, 0])])
+        with open_gallery(tmp_path / "a.mien#guests", create=False) as guests:
+            assert guests.stats().templates == 1
+        with open_gallery(tmp_path / "a.mien") as others:
+            assert others.stats().templates == 0
+        odd = tmp_path / "b#1.mien"
+        SqliteStore(odd).close()
+        with open_gallery(odd, create=False) as gallery:  # unless it is in the name of a file
+            assert gallery.stats().uri == str(odd)
 
     def test_a_missing_one_is_not_made_for_reading(self, path) -> None:
         SqliteStore(path).close()

@@ -127,7 +127,7 @@ def test_compact_gives_room_back(path: Path) -> None:
             store.remove(f"p{number:03}")
         before = store.stats().bytes
         store.compact()
-        assert store.stats().bytes < 0.7 * before
+        assert store.stats().bytes < 0.8 * before  # the log of removals stays
         assert len(store.subjects()) == 100
 
 

@@ -47,19 +47,25 @@ def open_gallery(
     makes a new one encrypted (default: what `MIEN_GALLERY_KEY` or `MIEN_GALLERY_KEY_FILE` gives).
     Raises `GalleryUnavailable`.
     """
-    text, _, collection = os.fspath(uri).partition("#")
-    collection = collection or DEFAULT_COLLECTION
+    whole = os.fspath(uri)
+    text, _, name = (whole, "", "") if os.path.exists(whole) else whole.partition("#")
+    collection = name or DEFAULT_COLLECTION
+    key = key or key_from_environment()
     scheme, separator, rest = text.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
         from mien.gallery.postgres import PostgresStore
 
+        if key is not None:
+            raise GalleryUnavailable(
+                scheme, "a key was given, and galleries in PostgreSQL are not encrypted by mien"
+            )
         return Gallery(PostgresStore(text, create, collection))
     if separator and scheme != "sqlite":
         raise GalleryUnavailable(
             text, f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..."
         )
     path = Path((rest[1:] if rest.startswith("/") else rest) if separator else text)
-    return Gallery(SqliteStore(path, create, collection, key=key or key_from_environment()))
+    return Gallery(SqliteStore(path, create, collection, key=key))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Receipt:
     signature: str = ""
 
     def to_json(self) -> str:
+        """What `from_json` reads."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
@@ -62,6 +63,7 @@ class Receipt:
             raise InputError(f"this is not an erasure receipt: {error}") from error
 
     def signed(self, key: bytes) -> "Receipt":
+        """The same with the signature of `key`."""
         fields = asdict(self) | {"signature": ""}
         signature = hmac.new(key, _canonical(fields), hashlib.sha256).hexdigest()
         return Receipt(**(fields | {"signature": signature}))

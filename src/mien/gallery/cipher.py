@@ -43,12 +43,15 @@ class Clear:
     sealed = False
 
     def seal(self, plain: bytes, place: str) -> bytes:
+        """The value as it is."""
         return plain
 
     def open(self, stored: bytes, place: str) -> bytes:
+        """The value as it is."""
         return stored
 
     def lookup(self, text: str) -> bytes:
+        """The text in UTF-8."""
         return to_bytes(text)
 
 
@@ -62,13 +65,16 @@ class AesGcm:
         self._digest_key = hmac.digest(key, b"mien gallery lookup", "sha256")
 
     def seal(self, plain: bytes, place: str) -> bytes:
+        """Nonce (12 bytes), ciphertext, tag (16 bytes)."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + bytes(self._cipher.encrypt(nonce, plain, place.encode()))
 
     def open(self, stored: bytes, place: str) -> bytes:
+        """Raises `GalleryUnavailable` when it was altered or moved."""
         return _open(self._cipher, stored, place, "a value was altered since it was written")
 
     def lookup(self, text: str) -> bytes:
+        """A keyed digest (32 bytes)."""
         return hmac.digest(self._digest_key, to_bytes(text), "sha256")
 
 
@@ -78,6 +84,7 @@ def to_bytes(text: str) -> bytes:
 
 
 def to_text(raw: bytes) -> str:
+    """What `to_bytes` made them of."""
     return raw.decode("utf-8", "surrogatepass")
 
 

@@ -146,6 +146,7 @@ class IndexFile:
         return int(chunks[-1].ids[-1]) if chunks else 0
 
     def blocks(self) -> list[Block]:
+        """Its chunks; the arrays are views of the file."""
         return self._chunks
 
     def replaced(self) -> bool:
@@ -204,6 +205,7 @@ class IndexFile:
         self.sync()
 
     def sync(self) -> None:
+        """Force everything to disk."""
         self._mapped.flush()
         os.fsync(self._file.fileno())
 
@@ -253,6 +255,7 @@ class Tail:
         return int(self._arrays.ids[self._count - 1]) if self._arrays and self._count else 0
 
     def ids(self) -> NDArray[np.int64]:
+        """Of all templates, ascending."""
         return self._arrays.ids[: self._count] if self._arrays else np.zeros(0, np.int64)
 
     def forget(self, ids: NDArray[np.int64]) -> None:
@@ -261,6 +264,7 @@ class Tail:
             _zero(block, ids)
 
     def append(self, block: Block) -> None:
+        """Add templates, newer than all in it."""
         needed = self._count + len(block)
         old = self._arrays
         if old is None or needed > len(old):  # grow by half: n additions copy about 3n rows in all
@@ -277,6 +281,7 @@ class Tail:
         self._count = needed
 
     def blocks(self) -> Iterator[Block]:
+        """Everything, in pieces as large as a chunk of the file."""
         if self._arrays is not None:
             for start in range(0, self._count, ROWS):
                 rows = slice(start, min(start + ROWS, self._count))
