@@ -21,6 +21,7 @@ VERBS = {
     "verify": "Say whether two pictures show the same person.",
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
+    "cluster": "Group the faces of an album by person.",
     "gallery": "Look at the gallery, and remove people from it.",
     "models": "List models, their licences and files.",
     "demo": "See it work, on pictures that come with it or on your own.",
