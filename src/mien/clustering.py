@@ -209,29 +209,30 @@ def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs
     found = [np.zeros((0, 2), np.int64)]
     for top in range(first, len(vectors), _ROWS):
         block = vectors[top : top + _ROWS]
-        rows, columns, scores = _best([], len(block))
+        kept = [_NOTHING]
         for left in range(0, top + len(block), _COLUMNS):
             product = block @ vectors[left : min(left + _COLUMNS, top + len(block))].T
             flat = np.flatnonzero(product >= floor)
             row, column = np.divmod(flat, product.shape[1])
             column += left
             before = column < row + top
-            here = (row[before], column[before], product.ravel()[flat[before]])
-            rows, columns, scores = _best([(rows, columns, scores), here], len(block))
-        found.append(np.column_stack([columns, rows + top]))
+            kept.append((row[before], column[before], product.ravel()[flat[before]]))
+            if sum(len(rows) for rows, _, _ in kept) > 8 * _LIMIT * _ROWS:
+                kept = [_best(kept)]
+        row, column, _ = _best(kept)
+        found.append(np.column_stack([column, row + top]))
     return np.concatenate(found)
 
 
 _Scored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+_NOTHING: _Scored = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
-def _best(parts: Sequence[_Scored], rows: int) -> _Scored:
+def _best(parts: Sequence[_Scored]) -> _Scored:
     """Rows, columns and scores of several lists as one, the best `_LIMIT` of each row."""
-    if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
     row, column, score = (np.concatenate(lists) for lists in zip(*parts, strict=True))
-    counts = np.bincount(row, minlength=rows)
-    if not len(row) or counts.max() <= _LIMIT:
+    counts = np.bincount(row)
+    if counts.max(initial=0) <= _LIMIT:
         return row, column, score
     order = np.lexsort((-score, row))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -256,8 +257,9 @@ class _Groups:
     def merge(self, pairs: Pairs) -> Labels:
         """Join groups until none of the pairs may be; where each group went (g,).
 
-        Every round joins all pairs of groups that are each other's best. A pair whose mean falls
-        below the floor is forgotten: it cannot rise again unless another pair lifts it.
+        Every round joins all pairs of groups that are each other's best; large groups take in more
+        (see `_more`). A pair whose mean falls below the floor is forgotten: it cannot rise again
+        unless another pair lifts it.
         """
         moved = np.arange(len(self.lock))
         a, b, margin = self._scored(pairs)
@@ -269,12 +271,16 @@ class _Groups:
             if not len(chosen):
                 return moved
             chosen = _disjoint(a, b, chosen, len(self.lock))
+            larger = self.sizes[a[chosen]] >= self.sizes[b[chosen]]
+            hub = np.where(larger, a[chosen], b[chosen])
+            joins = np.where(larger, b[chosen], a[chosen])
             step = np.arange(len(self.lock))
-            step[b[chosen]] = a[chosen]
-            self._join(a[chosen], b[chosen], step)
+            step[joins] = hub
+            joins = np.concatenate([joins, self._more(a, b, margin, best, hub, joins, step)])
+            self._join(joins, step)
             moved = step[moved]
             changed = np.zeros(len(self.lock), bool)
-            changed[a[chosen]] = True
+            changed[hub] = True
             a, b = step[a], step[b]
             stale = changed[a] | changed[b]
             fresh = self._scored(np.column_stack([a[stale], b[stale]]))
@@ -282,6 +288,45 @@ class _Groups:
                 np.concatenate([old[~stale], new])
                 for old, new in zip((a, b, margin), fresh, strict=True)
             )
+
+    def _more(
+        self,
+        a: Labels,
+        b: Labels,
+        margin: NDArray[np.float64],
+        best: NDArray[np.float64],
+        hub: Labels,
+        joins: Labels,
+        step: Labels,
+    ) -> Labels:
+        """What else a hub takes in this round, which `step` is told: else the famous take for ever.
+
+        Those whose best is the hub, in order, as long as all that joins it stays within a tenth
+        of its size: they hardly change each other's mean. They are free of locks and of conflicts
+        among themselves, or wait for a later round.
+        """
+        room = np.zeros(len(step))
+        room[hub] = self.sizes[hub] / 10 - self.sizes[joins]
+        busy = np.zeros(len(step), bool)
+        busy[hub] = busy[joins] = True
+        ends = np.concatenate([np.column_stack([a, b]), np.column_stack([b, a])])
+        margins = np.concatenate([margin, margin])
+        one, other = ends.T  # one joins other
+        fits = (margins >= 0) & (margins == best[one]) & ~busy[one] & (self.lock[one] == NONE)
+        fits &= self.sizes[one] <= room[other]
+        one, other, margins = one[fits], other[fits], margins[fits]
+        order = np.lexsort((-margins, other))
+        one, other = one[order], other[order]
+        filled = np.cumsum(self.sizes[one])
+        before = np.searchsorted(other, other)
+        filled -= np.concatenate([[0], filled])[before]
+        one, other = one[filled <= room[other]], other[filled <= room[other]]
+        one, first = np.unique(one, return_index=True)
+        step[one] = other[first]
+        p, q = self.forbidden[step[self.forbidden[:, 0]] == step[self.forbidden[:, 1]]].T
+        conflict = np.intersect1d(one, np.concatenate([p, q]))
+        step[conflict] = conflict
+        return np.setdiff1d(one, conflict)
 
     def _scored(self, pairs: Pairs) -> tuple[Labels, Labels, NDArray[np.float64]]:
         """Both ends, and by how much the mean exceeds what is needed, of pairs that may count."""
@@ -295,12 +340,12 @@ class _Groups:
         a, b, mean = a[high], b[high], mean[high]
         return a, b, mean - self.needs.needed(self.sizes[a], self.sizes[b])
 
-    def _join(self, a: Labels, b: Labels, step: Labels) -> None:
-        """Move groups `b` into groups `a`, which `step` says of all groups."""
-        self.sums[a] += self.sums[b]
-        self.sizes[a] += self.sizes[b]
-        self.lock[a] = np.maximum(self.lock[a], self.lock[b])
-        self.forbidden = _unique(step[self.forbidden])
+    def _join(self, joins: Labels, step: Labels) -> None:
+        """Move groups to where `step` says; `joins` are those that move."""
+        np.add.at(self.sums, step[joins], self.sums[joins])
+        np.add.at(self.sizes, step[joins], self.sizes[joins])
+        np.maximum.at(self.lock, step[joins], self.lock[joins])
+        self.forbidden = step[self.forbidden]
 
 
 def _disjoint(a: Labels, b: Labels, chosen: Labels, groups: int) -> Labels:
