@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, levels, pad_to
+from mien.detection.scan import Level, Sight, levels, pad_to
 from mien.geometry import iou, suppress
 from mien.inference import Session, to_batch
 from mien.types import Box, Face, Image, Landmarks
 
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
+SIGHT = Sight(smallest=12.0, largest=640.0)  # even a face that fills 640 pixels is found
 _SAME = 0.6  # anchors whose boxes overlap the winner's this much (IoU) saw the same face
 _CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 _CENTRE, _SIZE = np.float32(0.1), np.float32(0.2)  # the variances the network was trained with
@@ -24,7 +25,7 @@ _CENTRE, _SIZE = np.float32(0.1), np.float32(0.2)  # the variances the network w
 
 @dataclass(frozen=True)
 class RetinaFace:
-    """The detector; `min_face` is the width of the smallest face sought, in pixels.
+    """The detector; `min_face` and `max_face` are the widths of the faces sought, in pixels.
 
     Faces below `confidence` are dropped; of two boxes that overlap by more than `overlap` (IoU)
     the less confident one is.
@@ -33,13 +34,13 @@ class RetinaFace:
     card: ModelCard
     session: Session
     min_face: float | None = None
+    max_face: float | None = None
     confidence: float = 0.6
     overlap: float = 0.4
 
     def detect(self, image: Image) -> list[Face]:
-        found = [
-            self._scan(image, level) for level in levels(image.width, image.height, self.min_face)
-        ]
+        scales = levels(image.width, image.height, SIGHT, self.min_face, self.max_face)
+        found = [self._scan(image, level) for level in scales]
         scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
         best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
         scores, boxes, points = scores[best], boxes[best], points[best]

@@ -1,6 +1,6 @@
 """At which scales a picture is looked at, and the way there and back.
 
-A network finds faces between about 12 and 500 pixels wide. A picture is scanned at the scale
+A network finds faces in a certain range of widths, its `Sight`. A picture is scanned at the scale
 that brings its smallest faces into that range and, when larger faces would fall out of it at the
 other end, at coarser scales too, which cost little.
 """
@@ -41,25 +41,44 @@ class Level:
         return (points / factors - np.float32(0.5)).astype(np.float32, copy=False)
 
 
-SMALLEST_SEEN = 12.0  # pixels: narrower faces are found too seldom to rely on
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Which widths of face a network finds, in the pixels it is given.
+
+    Narrower faces than `smallest` are found too seldom to rely on, wider ones than `largest` not
+    reliably. From one scale to the next goes a factor of `step`; of a coarser scale only faces
+    from `overlap` count, since finer ones have seen the rest.
+    """
+
+    smallest: float
+    largest: float
+    step: float = 4.0
+    overlap: float = 64.0
+
+
 FINEST_AREA = 1920 * 1080  # pixels: what a picture has at its finest scale, unless asked for more
-COARSEST_SIDE = 640.0  # pixels: at this longer side even a face that fills the picture is found
-STEP = 4.0  # from one scale to the next
-LARGE = 64.0  # pixels: a coarser scale adds only faces this wide; finer ones have seen the rest
 
 
-def levels(width: int, height: int, min_face: float | None = None) -> list[Level]:
+def levels(
+    width: int,
+    height: int,
+    sight: Sight,
+    min_face: float | None = None,
+    max_face: float | None = None,
+) -> list[Level]:
     """The scales at which a picture is scanned, finest first.
 
     `min_face` is the width in pixels of the smallest face sought. None scans pictures of up to
-    1920 x 1080 pixels as they are, which finds faces from 12 pixels, and larger ones reduced to
-    that area, so that the time they take stays the same (12 megapixels: faces from 29 pixels).
+    1920 x 1080 pixels as they are, which finds faces from `sight.smallest`, and larger ones
+    reduced to that area, so that the time they take stays the same (12 megapixels: faces 2.4
+    times as wide). `max_face` is that of the largest; None: as large as the picture.
     """
-    finest = SMALLEST_SEEN / min_face if min_face else (FINEST_AREA / (width * height)) ** 0.5
+    finest = sight.smallest / min_face if min_face else (FINEST_AREA / (width * height)) ** 0.5
     scales = [min(1.0, finest)]
-    while max(width, height) * scales[-1] > COARSEST_SIDE:
-        scales.append(scales[-1] / STEP)
-    return [_level(width, height, s, LARGE if i else 0.0) for i, s in enumerate(scales)]
+    largest = min(max(width, height), max_face or float("inf"))
+    while largest * scales[-1] > sight.largest:
+        scales.append(scales[-1] / sight.step)
+    return [_level(width, height, s, sight.overlap if i else 0.0) for i, s in enumerate(scales)]
 
 
 def _level(width: int, height: int, scale: float, smallest: float) -> Level:
