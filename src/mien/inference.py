@@ -79,8 +79,8 @@ def preferred_precisions() -> tuple[str, ...]:
     return ("int8", "fp32") if _has_vnni() else ("fp32", "int8")
 
 
-def to_batch(spec: InputSpec, pixels: NDArray[np.uint8]) -> Batch:
-    """Pictures (n, height, width, 3), uint8 RGB, in the order, type and range of a network."""
+def to_batch(spec: InputSpec, pixels: Batch) -> Batch:
+    """Pictures (n, height, width, 3), RGB 0..255, in the order, type and range of a network."""
     ordered = pixels if spec.channels == "RGB" else pixels[..., ::-1]
     batch: Batch = ordered
     if spec.dtype == "float32":
@@ -117,10 +117,15 @@ class _OnnxSession:
                 f"been used instead; check its driver and libraries, or use provider='cpu'"
             )
         self._session.disable_fallback()
-        self._input = self._session.get_inputs()[0].name
+        first = self._session.get_inputs()[0]
+        self._input = first.name
+        self._alone = first.shape[:1] == [1]  # exported for one picture at a time
         self._name = name
 
     def __call__(self, batch: Batch) -> Sequence[NDArray[np.float32]]:
+        if self._alone and len(batch) > 1:
+            single = [self(batch[i : i + 1]) for i in range(len(batch))]
+            return [np.concatenate(parts) for parts in zip(*single, strict=True)]
         try:
             outputs: Sequence[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
         except RuntimeError as error:

@@ -11,7 +11,9 @@ from typing import TypeVar
 from mien import cards, decision
 from mien.alignment import align, align_views
 from mien.detection import Choose, Detector, only
-from mien.detection.retinaface import RetinaFace
+from mien.detection.mtcnn import Mtcnn
+from mien.detection.retinaface import RetinaFace, exported
+from mien.detection.yunet import YuNet
 from mien.embedding import Embedder, NetworkEmbedder, mean_direction, similarity
 from mien.errors import InputError, ModelError
 from mien.images import Source, read_image
@@ -28,7 +30,12 @@ from mien.types import (
     Verification,
 )
 
-DETECTORS: dict[str, Callable[..., Detector]] = {"retinaface": RetinaFace}
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "retinaface": RetinaFace,
+    "retinaface-export": exported,
+    "yunet": YuNet,
+    "mtcnn": Mtcnn,
+}
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -164,15 +164,20 @@ def _fetch(file: WeightFile, progress: Progress | None, patience: Patience | Non
 
 
 def _unpack(archive: Path, file: WeightFile, out: IO[bytes]) -> None:
-    """Copy one member, by name, out of an archive and verify it; nothing else is unpacked."""
+    """Copy the one member of that name, in whatever folder, out of an archive, and verify it.
+
+    Nothing else is unpacked, and no path of the archive is used.
+    """
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as box, box.open(file.member) as member:
-                _copy(member, out, file)
+            with zipfile.ZipFile(archive) as box:
+                (name,) = (name for name in box.namelist() if name.split("/")[-1] == file.member)
+                with box.open(name) as member:
+                    _copy(member, out, file)
         else:
             with bz2.open(archive) as member:
                 _copy(member, out, file)
-    except (zipfile.BadZipFile, KeyError, EOFError, RuntimeError, zlib.error, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk; damaged bz2 data is an OSError without a number
         reason = f"has no readable {file.member} in it ({error})"

@@ -183,7 +183,7 @@ def zipped(**members: bytes) -> bytes:
 def test_one_member_is_read_out_of_a_zip(install: Install, server: Server, home: Path) -> None:
     archive = zipped(**{"..__..__evil.onnx": b"x", "pack__own.onnx": NETWORK})
     digest = hashlib.sha256(archive).hexdigest()
-    card = install("/p.zip", more=f'member = "pack/own.onnx"\narchive_sha256 = "{digest}"')
+    card = install("/p.zip", more=f'member = "own.onnx"\narchive_sha256 = "{digest}"')
     server.replies["/p.zip"] = ranged(archive, cut=1_000_000)
     weights.fetch(card, patience=HASTE)
     assert files(home / "models") == {"own.onnx"}

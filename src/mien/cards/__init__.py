@@ -39,8 +39,8 @@ class WeightFile:
     `precision` is how it computes: "int8" or "fp32". A model of several networks has files for
     each `part`. `bytes` is None where no source states the size. `sha256` is "unknown" until the
     first download has pinned it where no source states that. `urls` hold the same bytes each;
-    when they end in .zip or .bz2 the file is the one called `member` in that archive, and
-    `archive_sha256` is the archive's own hash, empty when unknown.
+    where `member` is set they lead to an archive (zip or bz2), and the file is the one of that
+    name in it; `archive_sha256` is the archive's own hash, empty when unknown.
     """
 
     name: str
@@ -97,10 +97,14 @@ class ModelCard:
     @property
     def runnable(self) -> bool:
         """Whether mien can run it as published; where not, `cautions` says what is missing."""
-        return all(file.name.endswith(".onnx") for file in self.files) and self.decoder in DECODERS
+        return (
+            all(file.name.endswith(".onnx") for file in self.files)
+            and self.decoder in DECODERS
+            and (self.task == "detection" or self.input.frame is not None)
+        )
 
 
-DECODERS = ("vector", "retinaface")
+DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
 """What mien can read the outputs of; a card may name another, to be fetched but not run."""
 
 
@@ -129,7 +133,8 @@ PREPROCESSING = 1
 def contract_of(detector: ModelCard, embedder: ModelCard, views: int) -> str:
     """The name of the way a vector is made, readable and with a digest of the exact parts."""
     frame = embedder.input.frame
-    assert frame is not None, f"{embedder.id} has no frame"
+    if frame is None:
+        raise ModelError(f"mien cannot run {embedder.id} as it is published. {embedder.cautions}")
     parts = [detector.origin_sha256, embedder.origin_sha256, frame.size, frame.template, views]
     digest = hashlib.sha256(json.dumps([*parts, PREPROCESSING]).encode()).hexdigest()[:8]
     crops = f"x{views}" if views > 1 else ""
@@ -223,8 +228,6 @@ def _model(data: dict[str, Any]) -> ModelCard:
         template = tuple((float(x), float(y)) for x, y in spec["template"])
         frame = Frame((int(spec["size"][0]), int(spec["size"][1])), template)
     files = tuple(_file(file) for file in data["files"])
-    if data["task"] == "embedding" and frame is None:
-        raise ValueError("an embedder needs the size and the template of its crop")
     return ModelCard(
         id=_plain(data["id"]),
         title=data["title"],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.cards import ModelCard
 from mien.detection.scan import Level, Sight, levels, pad_to
 from mien.geometry import iou, suppress
-from mien.inference import Session, to_batch
+from mien.inference import Batch, Session, to_batch
 from mien.types import Box, Face, Image, Landmarks
 
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
@@ -88,6 +88,21 @@ class RetinaFace:
             level.to_picture(corners).reshape(-1, 4),
             level.to_picture(points),
         )
+
+
+def exported(
+    card: ModelCard, session: Session, min_face: float | None = None, max_face: float | None = None
+) -> RetinaFace:
+    """RetinaFace as the scripts of its PyTorch implementations export it.
+
+    The outputs are boxes, probabilities of (no face, face) and landmarks, in this order.
+    """
+
+    def scores_first(batch: Batch) -> tuple[NDArray[np.float32], ...]:
+        boxes, probabilities, landmarks = session(batch)
+        return probabilities[..., 1], boxes, landmarks
+
+    return RetinaFace(card, scores_first, min_face, max_face)
 
 
 @lru_cache(maxsize=16)
