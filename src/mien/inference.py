@@ -7,6 +7,7 @@ The only module that imports onnxruntime, and it does so when the first session 
 import os
 import platform
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -108,7 +109,7 @@ class _OnnxSession:
         wanted = _provider(provider, onnxruntime.get_available_providers())
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=[wanted])
-        except RuntimeError as error:  # every error of the runtime derives from it
+        except _runtime_errors() as error:
             raise CorruptWeights(name, f"ONNX Runtime cannot load it ({error})") from error
         # Where a driver or library is missing the runtime only warns, and computes on the CPU.
         if (used := self._session.get_providers()[0]) != wanted:
@@ -128,11 +129,21 @@ class _OnnxSession:
             return [np.concatenate(parts) for parts in zip(*single, strict=True)]
         try:
             outputs: Sequence[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
-        except RuntimeError as error:
+        except _runtime_errors() as error:
             raise ModelError(
                 f"{self._name} cannot compute a batch of {batch.dtype} {batch.shape} ({error})"
             ) from error
         return outputs
+
+
+@cache
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises: its errors have no base of their own but `Exception`."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    members = vars(state).values()
+    errors = (m for m in members if isinstance(m, type) and issubclass(m, Exception))
+    return (*errors, RuntimeError)
 
 
 def _provider(name: str, available: Sequence[str]) -> str:

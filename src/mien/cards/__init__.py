@@ -71,6 +71,20 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Golden:
+    """What a model gave for one face when its card was written, to be compared with what it gives.
+
+    `picture` is one of those inside the package. A detector's results are `box` and `landmarks`;
+    an embedder is given the landmarks, and its result is `vector`.
+    """
+
+    picture: str
+    landmarks: tuple[tuple[float, float], ...]
+    box: tuple[float, float, float, float] | None = None
+    vector: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One network: how to run it and whether you may.
 
@@ -93,6 +107,7 @@ class ModelCard:
     input: InputSpec
     files: tuple[WeightFile, ...]
     figures: Mapping[str, str]
+    golden: Golden | None = None
 
     @property
     def runnable(self) -> bool:
@@ -248,7 +263,15 @@ def _model(data: dict[str, Any]) -> ModelCard:
         ),
         files=files,
         figures=data.get("figures", {}),
+        golden=_golden(data["golden"]) if "golden" in data else None,
     )  # fmt: skip
+
+
+def _golden(data: dict[str, Any]) -> Golden:
+    landmarks = tuple((float(x), float(y)) for x, y in data["landmarks"])
+    left, top, right, bottom = data.get("box", (0.0,) * 4)
+    box = (left, top, right, bottom) if "box" in data else None
+    return Golden(_plain(data["picture"]), landmarks, box, tuple(data.get("vector", ())))
 
 
 def _file(data: dict[str, Any]) -> WeightFile:

@@ -8,7 +8,7 @@ from typing import Never
 import click
 from tqdm import tqdm
 
-from mien import cards
+from mien import cards, golden
 from mien.cards import UNKNOWN, Bundle, ModelCard
 from mien.cli.options import as_json as json_option
 from mien.cli.output import emit, one_in, table
@@ -68,18 +68,17 @@ def info(name: str) -> None:
 @click.argument("names", nargs=-1, metavar="[NETWORK]...")
 @json_option
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Check the SHA-256 of weight files and load each of them.
+    """Check the SHA-256 of weight files, and what each network makes of a real face.
 
-    Without names: of every network that is here.
+    A network whose card keeps golden results must give them again; one that does not fails with
+    the reason, such as a wrong mean or colour order. Without names: every network that is here.
     """
     failures: list[ModelError] = []
     for card in _cards(names) or _here():
         for file in card.files:
             try:
                 read_verified(file)
-                if card.runnable:
-                    open_sessions(card, file.precision)
-                status, reason = "ok", None
+                status, reason = "ok", _prove(card, file.precision)
             except ModelError as error:
                 failures.append(error)
                 status, reason = "failed", str(error)
@@ -150,7 +149,18 @@ def import_(path: Path) -> None:
     For your own: FILE is its card (.toml), its ONNX files lie beside it.
     """
     for card in import_models(path):
+        if card.golden and card.runnable and card.commercial == "yes":
+            golden.check(card)  # of the others when their terms are accepted: 'mien models verify'
         click.echo(f"ok  {card.id}  {card.licence}; commercial use: {card.commercial}")
+
+
+def _prove(card: ModelCard, precision: str) -> str:
+    if not card.runnable:
+        return "the hash is right; mien cannot run it as it is published"
+    if card.golden is None:
+        open_sessions(card, precision)
+        return "the hash is right and it loads; its card has no golden results"
+    return f"agrees with its card to {golden.check(card, precision):.4f}"
 
 
 def _cards(names: Sequence[str]) -> list[ModelCard]:
