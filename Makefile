@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 DATA ?= $(or $(MIEN_TEST_DATA),../shared/data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint fix docs bench evaluate models lock clean
+.PHONY: help setup demo test lowest lint fix docs bench evaluate models lock clean
 
 help:  ## list these verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/run  ## see it work: on pictures that come with it, and on LFW where it lies beside
 	$(BIN)/mien demo
+	@echo; echo "To use mien in this shell: . $(BIN)/activate"
 	@if [ -d $(DATA)/lfw/lfw-deepfunneled ]; then \
 		echo; echo "And on people of LFW, with other pictures than those enrolled:"; echo; \
 		$(BIN)/mien demo $(DATA)/lfw/lfw-deepfunneled --save mien-demo/lfw; fi
@@ -19,6 +20,9 @@ demo: $(VENV)/run  ## see it work: on pictures that come with it, and on LFW whe
 test: $(VENV)/dev  ## lint, then every test
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+lowest: $(VENV)/lowest  ## the tests on the lowest versions of the dependencies that are allowed
+	$(VENV)/lowest/bin/python -m pytest -q
 
 lint: $(VENV)/dev  ## formatter, linter, strict types, import rules
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ fix: $(VENV)/dev  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/docs  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/bench  ## speed, side by side with rivals and with physical limits
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
@@ -64,6 +68,12 @@ $(VENV)/run: $(BIN)/python requirements/run.lock pyproject.toml
 
 $(VENV)/dev: $(VENV)/run requirements/dev.lock
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/lowest: $(VENV)/run requirements/lowest.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install -q -r requirements/lowest.txt
+	$@/bin/python -m pip install -q --no-deps -e .
 	@touch $@
 
 $(VENV)/docs: $(VENV)/dev requirements/docs.lock

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from mien.errors import InputError
 from mien.geometry import compose, invert, scale_of, similarity_transform, transform_points
 from mien.types import Affine, AlignedFace, Frame, Image, Landmarks, Pixels
 
@@ -14,7 +15,8 @@ def align(image: Image, landmarks: Landmarks, frame: Frame) -> AlignedFace:
     """Rotate, scale and shift a face so that its landmarks fall on the frame's template.
 
     What lies outside the picture is black. The crop is sampled bilinearly from a copy of the
-    region reduced by whole factors first, so that large faces do not alias.
+    region reduced by whole factors first, so that large faces do not alias. Raises `InputError`
+    for landmarks that all lie in one place.
     """
     return align_views(image, landmarks, frame, 1)[0]
 
@@ -28,6 +30,8 @@ def align_views(image: Image, landmarks: Landmarks, frame: Frame, views: int) ->
     """
     template = np.array(frame.template, np.float64)
     straight = similarity_transform(landmarks.points, template)
+    if not scale_of(straight):
+        raise InputError("the five landmarks lie in one place: this is no face that can be aligned")
     miss = transform_points(straight, landmarks.points) - template
     eyes = float(np.linalg.norm(template[1] - template[0]))
     residual = float(np.sqrt((miss**2).sum(axis=1).mean())) / eyes

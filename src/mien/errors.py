@@ -24,10 +24,19 @@ exit codes and HTTP statuses by nearest ancestor, in one table each.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class MienError(Exception):
     """Base of all; `except mien.MienError` catches every deliberate failure."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # to other processes, with its facts
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[MienError], args: tuple[Any, ...]) -> MienError:
+    """An error with its message; the constructors take facts, which pickle sets afterwards."""
+    return kind.__new__(kind, *args)
 
 
 class InputError(MienError, ValueError):
@@ -49,7 +58,7 @@ class ImageTooLarge(InputError):
     def __init__(self, source: str, size: int, limit: int, unit: str) -> None:
         super().__init__(
             f"{source} has {size:,} {unit}, over the limit of {limit:,}; "
-            f"make it smaller, or raise the limit with mien.Limits"
+            f"make it smaller (or, in Python, read it with mien.read_image and wider mien.Limits)"
         )
         self.source = source
         self.size = size
@@ -187,7 +196,7 @@ class ContractMismatch(GalleryError, ValueError):
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(
             f"scores between vectors of {expected!r} and of {got!r} mean nothing; "
-            f"use the model that made the first, or enrol again with the second"
+            f"use the model that made the first, or enrol again in a new gallery with the second"
         )
         self.expected = expected
         self.got = got

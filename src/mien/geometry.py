@@ -50,14 +50,16 @@ def scale_of(transform: Affine) -> float:
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m)."""
-    near = np.maximum(a[:, None, :2], b[None, :, :2])
-    far = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inside = np.prod(np.maximum(far - near, 0), axis=2)
-    area_a = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0), axis=1)
-    area_b = np.prod(np.maximum(b[:, 2:] - b[:, :2], 0), axis=1)
-    union = area_a[:, None] + area_b[None, :] - inside
-    overlap: NDArray[np.float32] = inside / np.maximum(union, np.float32(1e-9))
+    shared = _intersection(a, b)
+    union = _area(a)[:, None] + _area(b)[None, :] - shared
+    overlap: NDArray[np.float32] = shared / np.maximum(union, np.float32(1e-9))
     return overlap
+
+
+def inside(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Which share of every box of `a` (n, 4) lies inside every box of `b` (m, 4): (n, m)."""
+    area = np.maximum(_area(a), np.float32(1e-9))[:, None]
+    return (_intersection(a, b) / area).astype(np.float32, copy=False)
 
 
 def suppress(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -> NDArray[np.intp]:
@@ -72,3 +74,15 @@ def suppress(boxes: Boxes, scores: NDArray[np.float32], overlap: float) -> NDArr
         kept.append(best)
         order = rest[iou(boxes[best : best + 1], boxes[rest])[0] <= overlap]
     return np.array(kept, np.intp)
+
+
+def _area(boxes: Boxes) -> NDArray[np.float32]:
+    area: NDArray[np.float32] = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    return area
+
+
+def _intersection(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    near = np.maximum(a[:, None, :2], b[None, :, :2])
+    far = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared: NDArray[np.float32] = np.prod(np.maximum(far - near, 0), axis=2)
+    return shared

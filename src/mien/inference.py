@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import InputSpec, ModelCard
-from mien.errors import CorruptWeights, ModelError
+from mien.errors import CorruptWeights, InputError, ModelError
 from mien.weights import choose_all, read_verified, require_licence
 
 Batch = NDArray[np.uint8 | np.float32]
@@ -59,11 +59,17 @@ def open_sessions(
     exactly, else fp32. `provider` is one of `PROVIDERS`; None takes `MIEN_PROVIDER`, else the CPU.
     One thread per call: pictures are what runs in parallel (see `recognition`), which scales
     better than splitting one small network and keeps results the same for any number of threads.
-    Raises `CorruptWeights`, `LicenceNotAccepted`, and `ModelError` for a model that cannot be run
+    Raises `CorruptWeights`, `LicenceNotAccepted`, `InputError` for a precision that the model does
+    not come in, and `ModelError` for a model that cannot be run
     and for a provider that is not there: nothing falls back silently.
     """
     if not card.runnable:
         raise ModelError(f"mien cannot run {card.id} as it is published. {card.cautions}")
+    offered = [file.precision for file in card.files]
+    if precision is not None and precision not in offered:
+        raise InputError(
+            f"{card.id} does not come in precision {precision!r}; known: {', '.join(offered)}"
+        )
     require_licence(card)
     provider = provider or os.environ.get("MIEN_PROVIDER") or "cpu"
     precisions = preferred_precisions() if provider == "cpu" else ("fp32", "int8")

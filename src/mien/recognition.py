@@ -56,9 +56,13 @@ def load(
     this process may use). `min_face` and `max_face` are the widths in pixels of the smallest and
     the largest face sought (see `mien.detection.scan.levels`). `precision`, "int8" or "fp32",
     overrides the choice made for this processor, `provider` what computes (see
-    `mien.inference.PROVIDERS`). Raises `UnknownModel`, `CorruptWeights`, `LicenceNotAccepted` and
-    `ModelError`.
+    `mien.inference.PROVIDERS`). Raises `UnknownModel`, `CorruptWeights`, `LicenceNotAccepted`,
+    `ModelError`, and `InputError` for options that make no sense.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is at least 1, got {threads}")
+    if min_face is not None and not min_face > 0:
+        raise InputError(f"min_face is a width in pixels, got {min_face}")
     bundle = cards.bundle(model)
     detector = load_detector(
         bundle.detector, min_face=min_face, max_face=max_face, provider=provider

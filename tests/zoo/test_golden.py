@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import mien
 from mien import cards, golden
 from mien.cards import Golden, InputSpec, ModelCard
-from mien.cli.models import command
+from mien.cli import cli
 from mien.embedding import NetworkEmbedder
 from mien.errors import ModelError
 from mien.inference import open_session
@@ -148,9 +148,9 @@ def test_verify_fails_with_the_reason(home: Path) -> None:
     (home / "cards" / "mine.toml").write_text(
         text.replace('id = "dlib-resnet-v1"', 'id = "mine"', 1)
     )
-    result = CliRunner().invoke(command, ["verify", "mine"])
+    result = CliRunner().invoke(cli, ["models", "verify", "mine"])
     assert isinstance(result.exception, ModelError)
     assert "with channels RGB it does" in str(result.exception)
-    good = CliRunner().invoke(command, ["verify"])
+    good = CliRunner().invoke(cli, ["models", "verify"])
     assert "ok  dlib-resnet-v1" in good.output
     assert "agrees with its card" in good.output

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from misbehaving import HASTE, Server, in_turn, ranged, status, whole
 
 from mien import cards, weights
-from mien.cli.models import command
+from mien.cli import cli
 from mien.errors import (
     CorruptWeights,
     FetchFailed,
@@ -124,7 +124,7 @@ def test_a_file_without_a_published_hash_is_pinned_once(
 ) -> None:
     card = install(sha256="unknown", size=None)
     server.replies["/own.onnx"] = whole(NETWORK)
-    result = CliRunner().invoke(command, ["fetch", "own"])
+    result = CliRunner().invoke(cli, ["models", "fetch", "own"])
     assert result.exit_code == 0, result.output
     assert f"from now on it must be {SHA256}" in " ".join(result.output.split())
     assert (home / "models" / "own.onnx.sha256").read_text() == f"{SHA256}  own.onnx\n"
@@ -149,15 +149,15 @@ def test_licences_are_accepted_once(
     with pytest.raises(LicenceNotAccepted):
         weights.fetch(card, patience=HASTE)
     assert server.asked == []
-    refused = CliRunner().invoke(command, ["fetch", "own"])
+    refused = CliRunner().invoke(cli, ["models", "fetch", "own"])
     assert isinstance(refused.exception, LicenceNotAccepted)
-    accepted = CliRunner().invoke(command, ["fetch", "own", "--accept-licence"])
+    accepted = CliRunner().invoke(cli, ["models", "fetch", "own", "--accept-licence"])
     assert accepted.exit_code == 0, accepted.output
     record = json.loads((home / "licences" / "own.json").read_text())
     assert record["model"] == "own"
     assert record["accepted"].startswith("20")
     assert open_session(card) is not None
-    assert CliRunner().invoke(command, ["fetch", "own"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["models", "fetch", "own"]).exit_code == 0
     with pytest.raises(LicenceNotAccepted):  # other terms, another answer
         weights.require_licence(replace(card, licence="a stricter one"))
 
@@ -253,12 +253,12 @@ def test_a_bundle_takes_models_to_another_machine(
     weights.accept_licence(card)
     weights.fetch(card, patience=HASTE)
     box = tmp_path / "models.zip"
-    made = CliRunner().invoke(command, ["bundle", "-o", str(box), "own", "embedded"])
+    made = CliRunner().invoke(cli, ["models", "bundle", "-o", str(box), "own", "embedded"])
     assert made.exit_code == 0, made.output
     monkeypatch.setenv("MIEN_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(UnknownModel):
         cards.model_card("own")
-    taken = CliRunner().invoke(command, ["import", str(box)])
+    taken = CliRunner().invoke(cli, ["models", "import", str(box)])
     assert taken.exit_code == 0, taken.output
     assert files(tmp_path / "elsewhere" / "models") == {"own.onnx"}, "what mien has stays out"
     with pytest.raises(LicenceNotAccepted):  # whoever uses it accepts it
@@ -304,7 +304,7 @@ def test_a_model_of_ones_own_is_imported_by_its_card(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=SHA256):
         weights.import_models(card)
     card.write_text(card.read_text().replace("unknown", SHA256))
-    assert CliRunner().invoke(command, ["import", str(card)]).exit_code == 0
+    assert CliRunner().invoke(cli, ["models", "import", str(card)]).exit_code == 0
     assert "mine" in cards.model_ids()
     assert open_session(cards.model_card("mine")) is not None
 

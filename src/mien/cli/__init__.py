@@ -7,11 +7,12 @@ cannot be used, 3 a model cannot be used, 4 the gallery refuses.
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
 
-from mien.errors import GalleryError, InputError, MienError, ModelError
+from mien.errors import ContractMismatch, GalleryError, InputError, MienError, ModelError
 
 EXIT_STATUS: dict[type[MienError], int] = {InputError: 2, ModelError: 3, GalleryError: 4}
 
@@ -22,6 +23,7 @@ VERBS = {
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
     "gallery": "Look at the gallery, and remove people from it.",
+    "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "models": "List, fetch and check models, their licences and files.",
     "demo": "See it work, on pictures that come with it or on your own.",
     "doctor": "Check the installation and say how to repair it.",
@@ -32,6 +34,10 @@ VERBS = {
 def exit_status(error: type[MienError]) -> int:
     """The exit status of an error: that of its nearest listed ancestor."""
     return next(EXIT_STATUS[kind] for kind in error.__mro__ if kind in EXIT_STATUS)
+
+
+class _ReaderGone(Exception):
+    """The reader of our output went away, as in `mien ... | head`."""
 
 
 class _Verbs(click.Group):
@@ -46,9 +52,26 @@ class _Verbs(click.Group):
         command: click.Command = import_module(f"mien.cli.{name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would exit with 1, which means "no" here
+            raise _ReaderGone from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def _hint(error: MienError) -> str:
+    """What only the command line can add to an error: which --model fits a gallery."""
+    if not isinstance(error, ContractMismatch):
+        return ""
+    from mien import cards
+
+    bundles = (cards.bundle(name) for name in cards.bundle_ids())
+    fitting = [bundle.id for bundle in bundles if bundle.contract == error.expected]
+    return f" (the first was made with --model {fitting[0]})" if fitting else ""
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -77,10 +100,13 @@ def cli() -> None:
 
 def main() -> Any:
     """The program `mien`."""
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text in its encoding
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # in a JSON string, a valid escape
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except MienError as error:
-        click.echo(f"mien: {error}", err=True)
+        click.echo(f"mien: {error}{_hint(error)}", err=True)
         sys.exit(exit_status(type(error)))
     except click.ClickException as error:
         error.show()
@@ -88,6 +114,6 @@ def main() -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("mien: stopped; what was reported as done is saved", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as in `mien ... | head`
+    except _ReaderGone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

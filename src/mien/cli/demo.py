@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from mien.cli.output import one_in
+from mien.cli.output import counted, one_in
 from mien.detection import largest
 from mien.drawing import NAMED, UNKNOWN, Mark, annotate, contact_sheet
 from mien.errors import InputError
@@ -46,6 +46,10 @@ def command(folder: Path | None, save: Path) -> None:
 
     The gallery is a temporary one and is deleted at the end.
     """
+    try:
+        save.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {save}: {error.strerror}") from error
     scene = _from_folder(folder) if folder else _portraits()
     recognizer = load()
     tiles = []
@@ -56,7 +60,7 @@ def command(folder: Path | None, save: Path) -> None:
         _step("1. Enrol")
         for name, pictures in scene.enrolled.items():
             gallery.enroll(name, pictures, recognizer, choose=largest)
-            click.echo(f"   {name}, from {len(pictures)} picture{'s' * (len(pictures) > 1)}")
+            click.echo(f"   {name}, from {counted(len(pictures), 'picture')}")
         _step("2. Identify", "the threshold lets at most 1 stranger in 100 through")
         for caption, picture in scene.shown:
             answers = gallery.identify(picture, recognizer)
@@ -71,7 +75,6 @@ def command(folder: Path | None, save: Path) -> None:
             f"   {caption}: {verdict} "
             f"({answer.score:.3f}, needs {answer.operating_point.threshold:.3f})"
         )
-    save.mkdir(parents=True, exist_ok=True)
     target = save / "identified.jpg"
     save_image(tiles[0] if len(tiles) == 1 else contact_sheet(tiles, 4, 480), target)
     click.echo(f"\nThe pictures with names on them: {target}")
@@ -127,7 +130,10 @@ def _from_folder(folder: Path) -> Scene:
                      _STRANGERS)  # fmt: skip
     last = {name: read_image(albums[name][-1]) for name in (*known, *others)}
     enrolled = {name: [read_image(path) for path in albums[name][:-1]] for name in known}
-    click.echo(f"{len(known)} people of {folder} are enrolled, {len(others)} are strangers.\n")
+    click.echo(
+        f"{counted(len(known), 'person', 'people')} of {folder} enrolled, "
+        f"{counted(len(others), 'stranger')} not.\n"
+    )
     first, *rest = known
     pairs = [(f"{first}, two pictures", enrolled[first][0], last[first])]
     if other := (*rest, *others)[:1]:

@@ -6,7 +6,7 @@ import click
 
 from mien.cli import options
 from mien.cli.batch import Album, Batch
-from mien.cli.output import emit, rounded
+from mien.cli.output import counted, emit, rounded
 from mien.drawing import FOUND, Mark, annotate
 from mien.images import Source, read_image
 from mien.recognition import load
@@ -38,7 +38,8 @@ def command(
     mien detect scan.tiff --min-face 20 --json
     """
     recognizer = load(model, threads=threads, min_face=min_face)
-    batch, album = Batch(paths), Album(save) if save else None
+    batch = Batch(paths)
+    album = Album(save, batch.items) if save else None
 
     def work(source: Source) -> tuple[Image, list[Found]]:
         image = read_image(source)
@@ -68,13 +69,13 @@ def _row(face: Face, quality: Quality) -> dict[str, object]:
 
 
 def _print(name: str, image: Image, faces: list[Found]) -> None:
-    many = "1 face" if len(faces) == 1 else f"{len(faces) or 'no'} faces"
+    many = counted(len(faces), "face") if faces else "no face"
     click.echo(f"{name}  {image.width} x {image.height}  {many}")
     for face, quality in faces:
         box = face.box
         why = f"  ({', '.join(quality.reasons)})" if quality.reasons else ""
         click.echo(
-            f"  at {box.left:.0f},{box.top:.0f}  {box.width:.0f} x {box.height:.0f}"
+            f"  {box.width:.0f} x {box.height:.0f} at ({box.left:.0f}, {box.top:.0f})"
             f"  confidence {face.confidence:.2f}  quality {quality.value:.2f}{why}"
         )
 

@@ -10,6 +10,7 @@ import click
 
 from mien import cards
 from mien.cli.options import default_gallery
+from mien.cli.output import counted
 from mien.errors import MienError
 from mien.gallery import open_gallery
 from mien.inference import open_sessions, preferred_precisions
@@ -39,7 +40,8 @@ def command() -> int:
             _line("ok", what, f"supported ({module} {importlib.metadata.version(module)})")
         else:
             _line("--", what, f"not installed; for them: pip install 'mien[{extra}]'")
-    _line("ok", "models folder", f"{home()} (MIEN_HOME)")
+    state = "" if home().is_dir() else ", made when it is needed"
+    _line("ok", "data folder", f"{home()} (MIEN_HOME){state}")
     _gallery(os.environ.get("MIEN_GALLERY") or default_gallery())
     return 3 if broken else 0
 
@@ -63,7 +65,12 @@ def _gallery(uri: str) -> None:
     except MienError as error:
         _line("--", "gallery", str(error))
     else:
-        _line("ok", "gallery", f"{uri}: {stats.subjects} people, {stats.templates} templates")
+        _line(
+            "ok",
+            "gallery",
+            f"{uri}: {counted(stats.subjects, 'person', 'people')}, "
+            f"{counted(stats.templates, 'template')}",
+        )
 
 
 def _line(status: str, what: str, words: str) -> None:

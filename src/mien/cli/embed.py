@@ -8,7 +8,7 @@ import numpy as np
 
 from mien.cli import options
 from mien.cli.batch import Batch
-from mien.cli.output import emit
+from mien.cli.output import counted, emit
 from mien.errors import InputError, MissingExtra
 from mien.recognition import load
 from mien.types import RecognizedFace
@@ -18,11 +18,17 @@ from mien.types import RecognizedFace
 @options.pictures
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path),
               metavar="FILE", help="Where the vectors go: a .npz or .parquet file.")  # fmt: skip
+@options.min_face
 @options.model
 @options.threads
 @options.as_json
 def command(
-    paths: tuple[str, ...], output: Path, model: str, threads: int | None, as_json: bool
+    paths: tuple[str, ...],
+    output: Path,
+    min_face: float | None,
+    model: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Turn every face into a unit vector, and save them with their boxes.
 
@@ -36,7 +42,7 @@ def command(
     write = _WRITERS.get(output.suffix.lower())
     if write is None:
         raise InputError(f"cannot write {output}: the name must end in {' or '.join(_WRITERS)}")
-    recognizer = load(model, threads=threads)
+    recognizer = load(model, threads=threads, min_face=min_face)
     batch = Batch(paths)
     rows: list[tuple[str, RecognizedFace]] = []
     for name, faces in batch.run(recognizer.recognize, recognizer.threads):
@@ -44,7 +50,7 @@ def command(
         if as_json:
             emit({"image": name, "faces": len(faces)})
         else:
-            click.echo(f"{name}  {len(faces)}")
+            click.echo(f"{name}  {counted(len(faces), 'face')}")
     partial = output.with_name(output.name + ".partial")
     try:
         write(partial, rows, recognizer.contract)
@@ -53,7 +59,7 @@ def command(
         raise InputError(f"cannot write {output}: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    click.echo(f"{len(rows)} vectors in {output}", err=True)
+    click.echo(f"{counted(len(rows), 'vector')} in {output}", err=True)
     batch.finish()
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from mien.cli import options
-from mien.cli.batch import STDIN, progress
-from mien.cli.output import emit
+from mien.cli.batch import STDIN, UNUSABLE, Unusable, expand, progress
+from mien.cli.output import counted, emit
 from mien.errors import InputError, UnreadableImage
 from mien.gallery import MIN_QUALITY, Entry, open_gallery, usable
 from mien.images import find_images
@@ -24,6 +24,7 @@ _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
 @click.option("--min-quality", default=MIN_QUALITY, show_default=True,
               help="Faces below this quality (0 to 1) are refused.")  # fmt: skip
 @options.choose
+@options.min_face
 @options.gallery
 @options.model
 @options.threads
@@ -34,6 +35,7 @@ def command(
     folder: Path | None,
     min_quality: float,
     choose: str,
+    min_face: float | None,
     uri: str,
     model: str,
     threads: int | None,
@@ -49,9 +51,9 @@ def command(
     disk, whatever happens next.
     """
     people = _people(name, paths, folder)
-    recognizer = load(model, threads=threads)
+    recognizer = load(model, threads=threads, min_face=min_face)
 
-    def attempt(item: tuple[str, str]) -> Entry | InputError:
+    def attempt(item: tuple[str, str]) -> Entry | Unusable:
         return _entry(recognizer, *item, choose, min_quality)
 
     counts = {"enrolled": 0, "refused": 0}
@@ -64,10 +66,11 @@ def command(
             for (subject, picture), result in chunk:
                 status = "enrolled" if isinstance(result, Entry) else "refused"
                 counts[status] += 1
-                reason = str(result) if isinstance(result, InputError) else ""
+                reason = str(result.error) if isinstance(result, Unusable) else ""
                 _report(subject, picture, status, reason, as_json)
     click.echo(
-        f"{counts['enrolled']} pictures enrolled, {counts['refused']} refused, in {uri}", err=True
+        f"{counted(counts['enrolled'], 'picture')} enrolled, {counts['refused']} refused, in {uri}",
+        err=True,
     )
     if counts["refused"]:
         click.get_current_context().exit(2)
@@ -75,12 +78,12 @@ def command(
 
 def _entry(
     recognizer: Recognizer, subject: str, picture: str, choose: str, min_quality: float
-) -> Entry | InputError:
+) -> Entry | Unusable:
     try:
         face = usable(recognizer.embed(picture, options.CHOICES[choose]), picture, min_quality)
         return Entry(subject, face.embedding, picture, face.quality.value)
-    except InputError as error:
-        return error
+    except UNUSABLE as error:
+        return Unusable(error)
 
 
 def _people(name: str | None, paths: tuple[str, ...], folder: Path | None) -> list[tuple[str, str]]:
@@ -102,7 +105,7 @@ def _people(name: str | None, paths: tuple[str, ...], folder: Path | None) -> li
             raise click.UsageError("give NAME and at least one picture, or --from FOLDER")
         if STDIN in paths:
             raise click.UsageError("enrol from files: a template records which picture it is from")
-        people = [(name, str(picture)) for path in paths for picture in find_images([Path(path)])]
+        people = [(name, picture) for path in paths for picture in expand(path)]
         hint = f"no pictures in {', '.join(paths)}"
     if not people:
         raise InputError(hint)

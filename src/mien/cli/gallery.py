@@ -3,7 +3,7 @@
 import click
 
 from mien.cli import options
-from mien.cli.output import emit, table
+from mien.cli.output import counted, emit, table
 from mien.gallery import open_gallery
 
 
@@ -53,21 +53,23 @@ def show(name: str, uri: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.gallery
 @options.as_json
-def remove(names: tuple[str, ...], yes: bool, uri: str, as_json: bool) -> None:
+def remove(names: tuple[str, ...], yes: bool, uri: str, as_json: bool) -> int:
     """Forget people: their names and vectors are overwritten in every file of the gallery."""
     with open_gallery(uri, create=False) as gallery:
         counts = {name: len(gallery.templates(name)) for name in names}  # all known, or none goes
         if not yes:
-            click.confirm(
-                f"Remove {', '.join(names)} ({sum(counts.values())} templates) for good?",
-                abort=True, err=True,
-            )  # fmt: skip
+            templates = counted(sum(counts.values()), "template")
+            question = f"Remove {', '.join(counts)} ({templates}) for good?"
+            if not click.confirm(question, err=True):
+                click.echo("nothing removed", err=True)
+                return 1
         for name in counts:
             removed = gallery.remove(name)
             if as_json:
                 emit({"subject": name, "templates": removed, "status": "removed"})
             else:
-                click.echo(f"removed  {name}  {removed} templates")
+                click.echo(f"removed  {name}  {counted(removed, 'template')}")
+    return 0
 
 
 @command.command()
@@ -83,8 +85,8 @@ def stats(uri: str, as_json: bool) -> None:
     if as_json:
         emit(row)
     else:
-        table(("", ""), [(key, f"{v:,}" if isinstance(v, int) else str(v))
-                         for key, v in row.items()])  # fmt: skip
+        for key, value in row.items():
+            click.echo(f"{key:<12}{value:,}" if isinstance(value, int) else f"{key:<12}{value}")
 
 
 @command.command()

@@ -7,11 +7,11 @@ import click
 from mien import decision
 from mien.cli import options
 from mien.cli.batch import Album, Batch
-from mien.cli.output import emit, one_in, rounded
+from mien.cli.output import counted, emit, one_in, rarity, rounded
 from mien.drawing import NAMED, UNKNOWN, Mark, annotate
-from mien.gallery import open_gallery
+from mien.gallery import Gallery, open_gallery
 from mien.images import Source, read_image
-from mien.recognition import load
+from mien.recognition import Recognizer, load
 from mien.types import Identification, Image, OperatingPoint, RecognizedFace
 
 
@@ -40,14 +40,17 @@ def command(
 ) -> None:
     """Name the people in pictures, or call them unknown.
 
-    The threshold follows from the rate of false names you accept and the size of your gallery.
+    The threshold follows from the rate of false names you accept (FPIR) and the size of your
+    gallery: the number of templates, one for each picture enrolled. The lower the rate, the more
+    enrolled people stay unknown; 'mien models info embedded' shows what was measured.
 
     \b
     mien identify door.jpg
     mien identify party/ --save named/ --fpir 1e-3
     """
     recognizer = load(model, threads=threads, min_face=min_face)
-    batch, album = Batch(paths), Album(save) if save else None
+    batch = Batch(paths)
+    album = Album(save, batch.items) if save else None
 
     def work(source: Source) -> tuple[Image, list[RecognizedFace]]:
         image = read_image(source)
@@ -63,7 +66,24 @@ def command(
                 emit({"image": name, "faces": [_row(answer) for answer in found]})
             else:
                 _print(name, found)
+        _explain(gallery, recognizer, fpir)
     batch.finish()
+
+
+def _explain(gallery: Gallery, recognizer: Recognizer, fpir: float) -> None:
+    """Where the threshold comes from, once, for the reader of the table."""
+    size = len(gallery)
+    if not size:
+        click.echo("mien: nobody is enrolled yet, so everybody is unknown", err=True)
+        return
+    point = decision.identification_point(
+        recognizer.bundle.operating_points, fpir, size, recognizer.contract
+    )
+    click.echo(
+        f"A name needs {point.threshold:.3f}: with {counted(size, 'template')} enrolled, "
+        f"{one_in(fpir)} strangers reach that.",
+        err=True,
+    )
 
 
 def _row(answer: Identification) -> dict[str, object]:
@@ -89,19 +109,17 @@ def _print(name: str, found: list[Identification]) -> None:
         others = answer.candidates[1 if answer.subject else 0 :][:2]
         rest = ", ".join(f"{match.subject} {match.score:.3f}" for match in others)
         box = answer.face.box
+        score = f"score {answer.score:.3f}, needs " if answer.candidates else "needs "
         click.echo(
-            f"  at {box.left:.0f},{box.top:.0f}  {subject}  "
-            f"score {answer.score:.3f} (needs {answer.operating_point.threshold:.3f})"
-            + (f"  next: {rest}" if rest else "")
+            f"  at ({box.left:.0f}, {box.top:.0f})  {subject}  "
+            f"{score}{answer.operating_point.threshold:.3f}" + (f"  next: {rest}" if rest else "")
         )
 
 
 def _mark(answer: Identification, points: tuple[OperatingPoint, ...]) -> Mark:
     if not answer.candidates:
         return Mark(answer.face.box, ("unknown", "nobody is enrolled"), UNKNOWN)
-    rarity = decision.fpir_for(decision.impostor_rate(points, answer.score), answer.gallery_size)
-    title = answer.subject or "unknown"
-    detail = f"{answer.score:.3f} (needs {answer.operating_point.threshold:.3f})"
-    chance = f"by chance: {one_in(rarity)}" if rarity < 0.5 else "by chance: often"
-    lines = (title, detail, chance)
+    detail = f"{answer.score:.3f}, needs {answer.operating_point.threshold:.3f}"
+    chance = f"by chance {rarity(points, answer.score, answer.gallery_size)}"
+    lines = (answer.subject or "unknown", detail, chance)
     return Mark(answer.face.box, lines, NAMED if answer.subject else UNKNOWN)

@@ -131,7 +131,7 @@ def fetch_(names: tuple[str, ...], accept: bool, as_json: bool) -> None:
 
 @command.command("bundle")
 @click.argument("names", nargs=-1, required=True, metavar="ID...")
-@click.option("-o", "--output", required=True, metavar="FILE",
+@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write (.zip).",
               type=click.Path(dir_okay=False, path_type=Path))  # fmt: skip
 def bundle_(names: tuple[str, ...], output: Path) -> None:
     """Put models into one file, for machines without internet: 'mien models import' reads it."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ threads: Decorator = click.option(
     help="Pictures worked on at once.  [default: all processors]",
 )  # fmt: skip
 min_face: Decorator = click.option(
-    "--min-face", type=click.FloatRange(min=8), metavar="PIXELS",
-    help="Width of the smallest face sought.  [default: 12, more in pictures over 2 megapixels]",
+    "--min-face", type=click.FloatRange(min=16), metavar="PIXELS",
+    help="Width of the smallest face sought.  [default: 16, more in pictures over 2 megapixels]",
 )  # fmt: skip
 save: Decorator = click.option(
     "--save", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -48,6 +49,8 @@ def default_gallery() -> str:
         return uri
     from mien.weights import home
 
+    with suppress(OSError):  # opening the gallery then says what is wrong
+        home().mkdir(parents=True, exist_ok=True)
     return str(home() / "people.mien")
 
 

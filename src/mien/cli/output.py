@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from mien import decision
+from mien.types import OperatingPoint
+
 
 def emit(row: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own, out at once."""
@@ -23,8 +26,23 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def one_in(rate: float) -> str:
-    """A rate in words: 0.001 is "1 in 1,000"."""
-    return f"1 in {1 / rate:,.0f}" if rate > 0 else "never"
+    """A rate in words, to two digits: 0.001 is "1 in 1,000"."""
+    return f"1 in {float(f'{1 / rate:.2g}'):,.0f}"
+
+
+def rarity(points: Sequence[OperatingPoint], score: float, comparisons: int = 1) -> str:
+    """How often strangers score this high in so many comparisons, as far as it was measured."""
+    rate = decision.fpir_for(decision.impostor_rate(points, score), comparisons)
+    if score > max(point.threshold for point in points):
+        return f"fewer than {one_in(rate)}"
+    if score < min(point.threshold for point in points) or rate > 0.5:
+        return f"more than {one_in(min(rate, 0.5))}"
+    return f"about {one_in(rate)}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: "1 picture", "2 pictures", "2 people"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def rounded(numbers: Iterable[float], digits: int = 2) -> list[float]:

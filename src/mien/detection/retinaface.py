@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, Sight, levels, pad_to
-from mien.geometry import iou, suppress
+from mien.detection.scan import Level, Tile, levels, pad_to
+from mien.geometry import inside, iou, suppress
 from mien.inference import Batch, Session, to_batch
-from mien.types import Box, Face, Image, Landmarks
+from mien.types import Box, Face, Image, Landmarks, Pixels
 
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
-SIGHT = Sight(smallest=12.0, largest=640.0)  # even a face that fills 640 pixels is found
 _SAME = 0.6  # anchors whose boxes overlap the winner's this much (IoU) saw the same face
+_WITHIN = 0.75  # of a box inside a larger one: a part of the same face
 _CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 _CENTRE, _SIZE = np.float32(0.1), np.float32(0.2)  # the variances the network was trained with
+
+Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class RetinaFace:
     overlap: float = 0.4
 
     def detect(self, image: Image) -> list[Face]:
-        scales = levels(image.width, image.height, SIGHT, self.min_face, self.max_face)
-        found = [self._scan(image, level) for level in scales]
+        found = []
+        for level in levels(image.width, image.height, self.min_face, self.max_face):
+            pixels = level.render(image.pixels)
+            found += [self._scan(pixels, level, tile) for tile in level.tiles()]
         scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
         best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
         scores, boxes, points = scores[best], boxes[best], points[best]
-        return [
-            self._vote(scores, boxes, points, winner)
-            for winner in suppress(boxes, scores, self.overlap)
-        ]
+        winners = suppress(boxes, scores, self.overlap)
+        winners = winners[~_parts(boxes[winners])]
+        return [self._vote(scores, boxes, points, winner) for winner in winners]
 
     def _vote(
         self,
@@ -68,26 +71,39 @@ class RetinaFace:
         landmarks = np.tensordot(weights, points[voters], axes=1).astype(np.float32)
         return Face(Box(left, top, right, bottom), Landmarks(landmarks), float(scores[winner]))
 
-    def _scan(
-        self, image: Image, level: Level
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen at one scale."""
-        canvas = pad_to(level.render(image.pixels), 32)
+    def _scan(self, pixels: Pixels, level: Level, tile: Tile) -> Seen:
+        """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen in one tile of one scale."""
+        left, top, right, bottom = tile.area
+        canvas = pad_to(pixels[top:bottom, left:right], 32)
         scores, deltas, marks = self.session(to_batch(self.card.input, canvas[None]))
         anchors = _anchors(canvas.shape[0], canvas.shape[1])
-        (seen,) = np.nonzero((scores[0] >= self.confidence) & (anchors[:, 2] >= level.smallest))
-        anchors = anchors[seen]
-        centres, sizes = anchors[:, :2], anchors[:, 2:]
+        width = anchors[:, 2]
+        (seen,) = np.nonzero(
+            (scores[0] >= self.confidence) & (width >= level.smallest) & (width <= level.largest)
+        )
+        centres, sizes = anchors[seen, :2] + np.array((left, top), np.float32), anchors[seen, 2:]
         delta = deltas[0, seen]
         middle = centres + delta[:, :2] * _CENTRE * sizes
         half = sizes * np.exp(delta[:, 2:] * _SIZE) / 2
         corners = np.stack([middle - half, middle + half], axis=1)
         points = centres[:, None] + marks[0, seen].reshape(-1, 5, 2) * _CENTRE * sizes[:, None]
+        own = tile.owns(middle)
         return (
-            scores[0, seen],
-            level.to_picture(corners).reshape(-1, 4),
-            level.to_picture(points),
+            scores[0, seen][own],
+            level.to_picture(corners[own]).reshape(-1, 4),
+            level.to_picture(points[own]),
         )
+
+
+def _parts(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) lie within another that is clearly larger.
+
+    Seen from very near, half a face looks like a face; two real faces hardly ever stand so.
+    """
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    within = (inside(boxes, boxes) > _WITHIN) & (area[None, :] > 1.5 * area[:, None])
+    part: NDArray[np.bool_] = within.any(axis=1)
+    return part
 
 
 def exported(

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, Sight, levels, pad_to
+from mien.detection.scan import Level, Sight, Tile, levels, pad_to
 from mien.geometry import suppress
 from mien.inference import Session, to_batch
-from mien.types import Box, Face, Image, Landmarks
+from mien.types import Box, Face, Image, Landmarks, Pixels
 
 SIGHT = Sight(smallest=10.0, largest=240.0, step=3.0)
 _STRIDES = (8, 16, 32)
 _CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
+
+Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class YuNet:
     overlap: float = 0.3
 
     def detect(self, image: Image) -> list[Face]:
-        scales = levels(image.width, image.height, SIGHT, self.min_face, self.max_face)
-        found = [self._scan(image, level) for level in scales]
+        found = []
+        for level in levels(image.width, image.height, self.min_face, self.max_face, SIGHT):
+            pixels = level.render(image.pixels)
+            found += [self._scan(pixels, level, tile) for tile in level.tiles()]
         scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
         best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
         scores, boxes, points = scores[best], boxes[best], points[best]
@@ -47,11 +51,10 @@ class YuNet:
             for kept in suppress(boxes, scores, self.overlap)
         ]
 
-    def _scan(
-        self, image: Image, level: Level
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen at one scale."""
-        canvas = pad_to(level.render(image.pixels), _STRIDES[-1], (0, 0, 0))
+    def _scan(self, pixels: Pixels, level: Level, tile: Tile) -> Seen:
+        """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen in one tile of one scale."""
+        left, top, right, bottom = tile.area
+        canvas = pad_to(pixels[top:bottom, left:right], _STRIDES[-1], (0, 0, 0))
         outputs = self.session(to_batch(self.card.input, canvas[None]))
         # four kinds of output, each for the three strides in turn
         kinds = (outputs[i : i + len(_STRIDES)] for i in range(0, len(outputs), len(_STRIDES)))
@@ -59,15 +62,21 @@ class YuNet:
         scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
         cells, strides = _cells(canvas.shape[0], canvas.shape[1])
         (seen,) = np.nonzero(scores >= self.confidence)
-        sizes = np.exp(deltas[seen, 2:]) * strides[seen]
-        large = sizes[:, 0] >= level.smallest
-        seen, sizes = seen[large], sizes[large]
-        middle = (cells[seen] + deltas[seen, :2]) * strides[seen]
+        origin = np.array((left, top), np.float32)
+        stride = strides[seen]
+        sizes = np.exp(deltas[seen, 2:]) * stride
+        middle = (cells[seen] + deltas[seen, :2]) * stride + origin
+        width = sizes[:, 0]
+        own = tile.owns(middle) & (width >= level.smallest) & (width <= level.largest)
         corners = np.stack([middle - sizes / 2, middle + sizes / 2], axis=1)
-        points = (cells[seen, None] + marks[seen].reshape(-1, 5, 2)) * strides[seen, None]
+        points = (cells[seen, None] + marks[seen].reshape(-1, 5, 2)) * stride[:, None] + origin
         # Counted from the corner of the first pixel: read from its centre, the landmarks of a
         # face and of its mirror image lie about half a pixel too far right (120 faces of LFW).
-        return scores[seen], level.to_picture(corners).reshape(-1, 4), level.to_picture(points)
+        return (
+            scores[seen][own],
+            level.to_picture(corners[own]).reshape(-1, 4),
+            level.to_picture(points[own]),
+        )
 
 
 @lru_cache(maxsize=16)

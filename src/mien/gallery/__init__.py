@@ -79,8 +79,6 @@ class Gallery:
     def add(self, entries: Sequence[Entry]) -> list[Template]:
         """Enrol vectors, in one durable transaction. Raises `ContractMismatch`."""
         for entry in entries:
-            if not entry.subject.strip():
-                raise InputError("a subject needs a name; the one given is empty")
             require_contract(entries[0].embedding.contract, entry.embedding.contract)
         return self.store.add(entries) if entries else []
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, UnknownSubject
+from mien.errors import GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery.store import Entry, Stats, Subject
 from mien.types import Match, Template
 
@@ -83,6 +83,11 @@ class SqliteStore:
                 db.execute("INSERT INTO meta VALUES ('contract', ?)", (contract,))
             else:
                 require_contract(known, contract)
+            lengths = {entry.embedding.vector.size for entry in entries}
+            for (stored,) in db.execute("SELECT length(vector) / 4 FROM template LIMIT 1"):
+                lengths.add(stored)
+            if len(lengths) > 1:
+                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
             return [self._insert(db, entry, now) for entry in entries]
 
     def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
@@ -178,13 +183,14 @@ class SqliteStore:
             (entry.subject, now),
         )
         vector = entry.embedding.vector.astype("<f4").tobytes()
+        source = entry.source.encode(errors="backslashreplace").decode()  # any file name there is
         cursor = db.execute(
             "INSERT INTO template (subject, vector, source, quality, created) "
             "SELECT id, ?, ?, ?, ? FROM subject WHERE name = ?",
-            (vector, entry.source, entry.quality, now, entry.subject),
+            (vector, source, entry.quality, now, entry.subject),
         )
         assert cursor.lastrowid is not None
-        return Template(cursor.lastrowid, entry.subject, entry.source, entry.quality, now)
+        return Template(cursor.lastrowid, entry.subject, source, entry.quality, now)
 
     def _empty_log(self) -> None:
         """Move everything from the log into the file and cut the log to nothing.
@@ -227,7 +233,7 @@ class SqliteStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise GalleryUnavailable(str(self._path), _explain(error)) from error
 
 
@@ -239,6 +245,7 @@ def _meta(db: sqlite3.Connection, key: str) -> str | None:
 _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "not a database": "the file is not a mien gallery, or it is damaged",
     "malformed": "the file is damaged; restore it from a backup",
+    "codec can't decode": "the file is damaged; restore it from a backup",
     "unable to open": "it cannot be opened; check that the folder exists and may be written",
     "readonly": "it may not be written; check the permissions of the file and its folder",
     "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",
@@ -247,9 +254,21 @@ _MEANING = {  # a part of SQLite's message: what it means here, and what to do
 }
 
 
-def _explain(error: sqlite3.Error) -> str:
+def _explain(error: Exception) -> str:
     text = str(error)
     return next((words for part, words in _MEANING.items() if part in text), text)
+
+
+def _matrix(blobs: list[bytes]) -> NDArray[np.float32]:
+    """Stored vectors as rows; the file may be damaged where SQLite does not look."""
+    try:
+        (length,) = set(map(len, blobs))
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), length // 4)
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError("malformed vectors") from error
+    if not np.isfinite(vectors).all():
+        raise sqlite3.DatabaseError("malformed vectors")
+    return vectors
 
 
 class _Index:
@@ -278,7 +297,9 @@ class _Index:
         ).fetchall()
         if not rows:
             return
-        fresh = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), -1)
+        fresh = _matrix([row[2] for row in rows])
+        if self._count and fresh.shape[1] != self._vectors.shape[1]:
+            raise sqlite3.DatabaseError("malformed vectors")
         self._append(fresh)
         self._templates += [row[0] for row in rows]
         self._subjects += [row[1] for row in rows]
@@ -287,6 +308,11 @@ class _Index:
     def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
         if not self._count:
             return [[] for _ in probes]
+        if probes.shape[1] != self._vectors.shape[1]:
+            raise InputError(
+                f"the gallery has vectors of {self._vectors.shape[1]} numbers, "
+                f"the probe has {probes.shape[1]}"
+            )
         scores = probes @ self._vectors[: self._count].T
         return [self._best(row, limit) for row in scores]
 

@@ -7,17 +7,29 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.errors import InputError
 from mien.types import Embedding, Match, Template
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Entry:
-    """One vector to be enrolled. `source` names the picture, `quality` is in [0, 1]."""
+    """One vector to be enrolled. `source` names the picture, `quality` is in [0, 1].
+
+    Raises `InputError` for a subject whose name is empty or not valid Unicode.
+    """
 
     subject: str
     embedding: Embedding
     source: str
     quality: float
+
+    def __post_init__(self) -> None:
+        if not self.subject.strip():
+            raise InputError("a subject needs a name; the one given is empty")
+        try:
+            self.subject.encode()
+        except UnicodeEncodeError as error:  # half a character: a file name of another encoding
+            raise InputError(f"the name {self.subject!r} is not valid Unicode") from error
 
 
 @dataclass(frozen=True, slots=True)
