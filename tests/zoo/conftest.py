@@ -1,11 +1,17 @@
 """A file server on loopback, and a `MIEN_HOME` of one's own."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from misbehaving import Server
+
+TESTS = Path(__file__).resolve().parents[1]
+# The tools are scripts and the suites ordinary modules: tests import them by their names.
+sys.path += [str(TESTS.parent / "tools"), str(TESTS / "conformance")]
+pytest.register_assert_rewrite("detector_suite")
 
 
 @pytest.fixture
