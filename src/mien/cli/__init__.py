@@ -25,7 +25,7 @@ VERBS = {
     "cluster": "Group the faces of an album by person.",
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
-    "models": "List models, their licences and files.",
+    "models": "List, fetch and check models, their licences and files.",
     "demo": "See it work, on pictures that come with it or on your own.",
     "doctor": "Check the installation and say how to repair it.",
     "completion": "Print the shell completion script.",
