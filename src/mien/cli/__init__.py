@@ -22,6 +22,7 @@ VERBS = {
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
     "gallery": "Look at the gallery, and remove people from it.",
+    "serve": "Start the server: REST interface and web page.",
     "models": "List models, their licences and files.",
     "demo": "See it work, on pictures that come with it or on your own.",
     "doctor": "Check the installation and say how to repair it.",
