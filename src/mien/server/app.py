@@ -234,9 +234,11 @@ class _Frame:
         if origin is not None and origin.partition("://")[2] != host:
             return NotAllowed("requests from pages of other sites are not served")
         try:
-            unquote(scope["raw_path"].decode("ascii"), errors="strict")
+            path = unquote(scope["raw_path"].decode("ascii"), errors="strict")
         except UnicodeDecodeError:
             return MalformedRequest("the address is not UTF-8")
+        if "\0" in path:
+            return MalformedRequest("the address has a NUL in it")
         return None
 
 
@@ -246,5 +248,4 @@ def _keep_segments_whole(scope: Scope) -> None:
     Servers decode %2F before routing, and then a name with a slash would be two segments.
     """
     raw = scope["raw_path"].decode("ascii").partition("?")[0]
-    if "%2f" in raw.lower():
-        scope["path"] = "/".join(unquote(segment).replace("/", "\0") for segment in raw.split("/"))
+    scope["path"] = "/".join(unquote(segment).replace("/", "\0") for segment in raw.split("/"))
