@@ -158,7 +158,7 @@ def test_a_mistake_of_ours_is_a_problem_that_tells_nothing(
     caplog.set_level(logging.INFO)
 
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("Grace Hopper")
+        raise ZeroDivisionError(" ".join(["Grace", "Hopper"]))
 
     monkeypatch.setattr("mien.gallery.Gallery.stats", broken)
     reply = client.get("/v1/galleries/team")

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 from importlib import resources
 from importlib.metadata import version
+from pathlib import Path
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Request, Response
@@ -203,8 +204,11 @@ class _Frame:
                 _keep_segments_whole(scope)
                 await self._app(scope, receive, framed)
         except Exception as error:  # the one place where a mistake of ours becomes a reply
-            frames = traceback.format_tb(error.__traceback__)  # without the message: it may quote
-            note("mistake", error=type(error).__name__, where="".join(frames))
+            where = [  # without the message, and without lines of code: they may quote
+                f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+                for frame in traceback.extract_tb(error.__traceback__)
+            ]
+            note("mistake", error=type(error).__name__, where=where)
             if not started:
                 await internal_error()(scope, receive, framed)
         finally:
