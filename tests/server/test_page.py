@@ -15,6 +15,7 @@ from .test_load import process
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
 axe = pytest.importorskip("axe_core_python.sync_playwright", reason="and with axe-core-python")
 
+expect = sync_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium; with Debian: apt-get install chromium"
@@ -61,7 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 @pytest.fixture
 def page(browser: "sync_api.Browser", server: tuple[str, str]) -> Iterator["sync_api.Page"]:
     """The page, opened with a key; anything the browser complains of fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 860})
+    context = browser.new_context(viewport={"width": 1200, "height": 860}, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(15_000)
     complaints: list[str] = []
@@ -99,11 +100,11 @@ def accessible(page: "sync_api.Page") -> None:
 def test_a_key_is_asked_for_and_a_wrong_one_refused(
     browser: "sync_api.Browser", server: tuple[str, str], shots: Path
 ) -> None:
-    page = browser.new_page()
+    page = browser.new_page(reduced_motion="reduce")
     page.goto(server[0])
     page.fill("#key-text", "mien_00000000_wrong")
     page.click("#ask-key [type=submit]")
-    page.wait_for_function("document.querySelector('#key-error').textContent.includes('revoked')")
+    expect(page.locator("#key-error")).to_contain_text("revoked")
     page.screenshot(path=shots / "1-key.png")
     accessible(page)
     page.close()
@@ -128,7 +129,7 @@ def test_enrol_recognise_compare_erase(
     assert "Eileen Collins" in page.inner_text("article .who")
 
     page.set_input_files("#pictures", GRACE)
-    page.wait_for_function("document.querySelectorAll('article').length === 2")
+    expect(page.locator("article")).to_have_count(2)
     assert "Unknown" in page.inner_text("article:first-child .who")
     assert "strangers would score this high" in page.inner_text("article:first-child .face")
     assert _drawn(page, "article:first-child canvas")
@@ -149,12 +150,12 @@ def test_enrol_recognise_compare_erase(
     page.click("#add")
     page.fill("#person-name", "Grace Hopper")
     page.set_input_files("#person-pictures", [GRACE, EILEEN])
-    page.wait_for_function("document.querySelectorAll('#person-checks .good').length === 2")
+    expect(page.locator("#person-checks .good")).to_have_count(2)
     page.click("[aria-label='Leave out eileen-collins.jpg']")
     page.screenshot(path=shots / "6-add.png")
     accessible(page)
     page.click("#person-save")
-    page.wait_for_function("document.querySelectorAll('#people-list li').length === 2")
+    expect(page.locator("#people-list li")).to_have_count(2)
     page.screenshot(path=shots / "7-people.png")
     accessible(page)
 
@@ -170,7 +171,7 @@ def test_enrol_recognise_compare_erase(
 
     page.click("nav >> text=Recognise")
     page.set_input_files("#pictures", EILEEN)
-    page.wait_for_function("document.querySelectorAll('article').length === 3")
+    expect(page.locator("article")).to_have_count(3)
     assert "Unknown" in page.inner_text("article:first-child .who")
 
     page.click("#camera")
@@ -178,7 +179,7 @@ def test_enrol_recognise_compare_erase(
     page.wait_for_timeout(500)
     page.screenshot(path=shots / "9-camera.png")
     page.click("#shoot-take")
-    page.wait_for_function("document.querySelectorAll('article').length === 4")
+    expect(page.locator("article")).to_have_count(4)
     assert "Grace Hopper" in page.inner_text("article:first-child .who")
 
     page.click("nav >> text=Models")
@@ -212,7 +213,10 @@ def test_phone(
     browser: "sync_api.Browser", server: tuple[str, str], shots: Path, scheme: str
 ) -> None:
     context = browser.new_context(
-        viewport={"width": 390, "height": 844}, color_scheme=scheme, device_scale_factor=2
+        viewport={"width": 390, "height": 844},
+        color_scheme=scheme,
+        device_scale_factor=2,
+        reduced_motion="reduce",
     )
     page = context.new_page()
     page.goto(server[0])
