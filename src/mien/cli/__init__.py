@@ -26,6 +26,7 @@ VERBS = {
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "models": "List, fetch and check models, their licences and files.",
+    "serve": "Start the server: REST interface and web page.",
     "demo": "See it work, on pictures that come with it or on your own.",
     "doctor": "Check the installation and say how to repair it.",
     "completion": "Print the shell completion script.",
