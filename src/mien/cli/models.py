@@ -160,7 +160,7 @@ def _prove(card: ModelCard, precision: str) -> str:
     if card.golden is None:
         open_sessions(card, precision)
         return "the hash is right and it loads; its card has no golden results"
-    return f"agrees with its card to {golden.check(card, precision):.4f}"
+    return f"agrees with its card to {golden.check(card, precision):.3f}"
 
 
 def _cards(names: Sequence[str]) -> list[ModelCard]:
@@ -250,5 +250,5 @@ def _print_bundle(bundle: Bundle) -> None:
 
 
 def _field(name: str, value: str) -> None:
-    click.echo(textwrap.fill(value, 96, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16,
+    click.echo(textwrap.fill(value, 96, initial_indent=f"  {name:<13} ", subsequent_indent=" " * 16,
                              break_long_words=False, break_on_hyphens=False))  # fmt: skip
