@@ -248,7 +248,8 @@ def _drawn(page: "sync_api.Page", canvas: str) -> bool:
         page.evaluate(
             """selector => {
                 const canvas = document.querySelector(selector);
-                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                const { width, height } = canvas;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
                 let amber = 0;
                 for (let i = 0; i < data.length; i += 4)
                     amber += data[i] === 251 && data[i + 1] === 191 && data[i + 2] === 36;

@@ -249,7 +249,7 @@ class Model(Message):
     commercial: Literal["yes", "no", "unclear"]
     training_data: str
     cautions: str
-    bytes: int
+    bytes: int | None
     sha256: str
     present: bool
 
