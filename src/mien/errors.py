@@ -10,6 +10,7 @@ MienError
 ├── ModelError              a model cannot be found, trusted or run
 │   ├── UnknownModel          no card has this id
 │   ├── CorruptWeights        a weight file is missing, damaged, or not the one its card describes
+│   ├── FetchFailed           a weight file cannot be downloaded
 │   ├── LicenceNotAccepted    the licence of these weights has to be accepted first
 │   ├── NoOperatingPoint      no threshold was measured at the error rate asked for
 │   └── MissingExtra          an optional dependency is not installed
@@ -117,10 +118,25 @@ class UnknownModel(ModelError, LookupError):
 class CorruptWeights(ModelError):
     """A weight file is missing, damaged, or not the one its card describes."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; reinstall mien, or run 'mien models verify'")
+    def __init__(
+        self, path: str, reason: str, remedy: str = "reinstall mien, or run 'mien models verify'"
+    ) -> None:
+        super().__init__(f"{path}: {reason}; {remedy}")
         self.path = path
         self.reason = reason
+
+
+class FetchFailed(ModelError):
+    """A weight file could not be downloaded from any of its addresses; `reasons` has one each."""
+
+    def __init__(self, name: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"cannot fetch {name}: {'; '.join(reasons)}. What arrived is kept, so try again later. "
+            f"For a machine without internet: run 'mien models bundle -o models.zip ID' on one "
+            f"that has the model, and 'mien models import models.zip' here"
+        )
+        self.name = name
+        self.reasons = tuple(reasons)
 
 
 class LicenceNotAccepted(ModelError):
@@ -129,7 +145,7 @@ class LicenceNotAccepted(ModelError):
     def __init__(self, model: str, licence: str) -> None:
         super().__init__(
             f"{model} is under {licence}; read 'mien models info {model}', "
-            f"then fetch it with --accept-licence"
+            f"then accept it with 'mien models fetch {model} --accept-licence'"
         )
         self.model = model
         self.licence = licence
@@ -140,7 +156,7 @@ class NoOperatingPoint(ModelError, LookupError):
 
     def __init__(self, contract: str, fmr: float, lowest: float | None) -> None:
         measured = (
-            "it has no measured thresholds at all"
+            "it has no measured thresholds at all; measure it with 'mien evaluate --calibrate'"
             if lowest is None
             else f"its thresholds were measured for false match rates down to {lowest:g}"
         )

@@ -11,11 +11,13 @@ from typing import TypeVar
 from mien import cards, decision
 from mien.alignment import align, align_views
 from mien.detection import Choose, Detector, only
-from mien.detection.retinaface import RetinaFace
+from mien.detection.mtcnn import Mtcnn
+from mien.detection.retinaface import RetinaFace, exported
+from mien.detection.yunet import YuNet
 from mien.embedding import Embedder, NetworkEmbedder, mean_direction, similarity
-from mien.errors import InputError
+from mien.errors import InputError, ModelError
 from mien.images import Source, read_image
-from mien.inference import open_session
+from mien.inference import open_session, open_sessions
 from mien.quality import assess
 from mien.types import (
     Embedding,
@@ -28,7 +30,12 @@ from mien.types import (
     Verification,
 )
 
-DETECTORS = {"retinaface": RetinaFace}
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "retinaface": RetinaFace,
+    "retinaface-export": exported,
+    "yunet": YuNet,
+    "mtcnn": Mtcnn,
+}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,26 +46,43 @@ def load(
     *,
     threads: int | None = None,
     min_face: float | None = None,
+    max_face: float | None = None,
     precision: str | None = None,
+    provider: str | None = None,
 ) -> "Recognizer":
     """A recogniser by the id of its bundle; see `mien models list` for the ids.
 
     `threads` is how many pictures `recognize_batch` works on at once (default: the processors
-    this process may use). `min_face` is the width in pixels of the smallest face sought (see
-    `mien.detection.scan.levels`). `precision`, "int8" or "fp32", overrides the choice made for
-    this processor. Raises `UnknownModel`, `CorruptWeights`, and `InputError` for options that
-    make no sense.
+    this process may use). `min_face` and `max_face` are the widths in pixels of the smallest and
+    the largest face sought (see `mien.detection.scan.levels`). `precision`, "int8" or "fp32",
+    overrides the choice made for this processor, `provider` what computes (see
+    `mien.inference.PROVIDERS`). Raises `UnknownModel`, `CorruptWeights`, `LicenceNotAccepted`,
+    `ModelError`, and `InputError` for options that make no sense.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads is at least 1, got {threads}")
     if min_face is not None and not min_face > 0:
         raise InputError(f"min_face is a width in pixels, got {min_face}")
     bundle = cards.bundle(model)
-    detector = DETECTORS[bundle.detector.decoder](
-        bundle.detector, open_session(bundle.detector), min_face
+    detector = load_detector(
+        bundle.detector, min_face=min_face, max_face=max_face, provider=provider
     )
-    embedder = NetworkEmbedder(bundle.embedder, open_session(bundle.embedder, precision))
+    embedder = NetworkEmbedder(bundle.embedder, open_session(bundle.embedder, precision, provider))
     return Recognizer(bundle, detector, embedder, threads or processors())
+
+
+def load_detector(
+    card: cards.ModelCard,
+    *,
+    min_face: float | None = None,
+    max_face: float | None = None,
+    provider: str | None = None,
+) -> Detector:
+    """A detector by its card; the rest as for `load`."""
+    if card.task != "detection":
+        raise ModelError(f"{card.id} is no detector, its task is {card.task}")
+    sessions = open_sessions(card, provider=provider)
+    return DETECTORS[card.decoder](card, *sessions, min_face=min_face, max_face=max_face)
 
 
 @dataclass(frozen=True)

@@ -8,27 +8,49 @@ models is written here and never in a subclass.
 
 import hashlib
 import json
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
-from mien.errors import UnknownModel
+import platformdirs
+
+from mien.errors import ModelError, UnknownModel
 from mien.types import Frame, OperatingPoint
 
 Task = Literal["detection", "embedding"]
 
+UNKNOWN = "unknown"  # a hash that nobody trustworthy has published
+
+
+def home() -> Path:
+    """Where fetched models and cards are kept: `MIEN_HOME`, else the user's data folder."""
+    return Path(os.environ.get("MIEN_HOME") or platformdirs.user_data_path("mien"))
+
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of weights. `precision` is how it computes: "int8" or "fp32"."""
+    """One file of weights, and where it can be fetched.
+
+    `precision` is how it computes: "int8" or "fp32". A model of several networks has files for
+    each `part`. `bytes` is None where no source states the size. `sha256` is "unknown" until the
+    first download has pinned it where no source states that. `urls` hold the same bytes each;
+    where `member` is set they lead to an archive (zip or bz2), and the file is the one of that
+    name in it; `archive_sha256` is the archive's own hash, empty when unknown.
+    """
 
     name: str
     sha256: str
-    bytes: int
     precision: Literal["int8", "fp32"]
+    bytes: int | None = None
+    part: str = ""
+    urls: tuple[str, ...] = ()
+    member: str = ""
+    archive_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,20 @@ class InputSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     frame: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """What a model gave for one face when its card was written, to be compared with what it gives.
+
+    `picture` is one of those inside the package. A detector's results are `box` and `landmarks`;
+    an embedder is given the landmarks, and its result is `vector`.
+    """
+
+    picture: str
+    landmarks: tuple[tuple[float, float], ...]
+    box: tuple[float, float, float, float] | None = None
+    vector: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +107,20 @@ class ModelCard:
     input: InputSpec
     files: tuple[WeightFile, ...]
     figures: Mapping[str, str]
+    golden: Golden | None = None
+
+    @property
+    def runnable(self) -> bool:
+        """Whether mien can run it as published; where not, `cautions` says what is missing."""
+        return (
+            all(file.name.endswith(".onnx") for file in self.files)
+            and self.decoder in DECODERS
+            and (self.task == "detection" or self.input.frame is not None)
+        )
+
+
+DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
+"""What mien can read the outputs of; a card may name another, to be fetched but not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +148,8 @@ PREPROCESSING = 1
 def contract_of(detector: ModelCard, embedder: ModelCard, views: int) -> str:
     """The name of the way a vector is made, readable and with a digest of the exact parts."""
     frame = embedder.input.frame
-    assert frame is not None, f"{embedder.id} has no frame"
+    if frame is None:
+        raise ModelError(f"mien cannot run {embedder.id} as it is published. {embedder.cautions}")
     parts = [detector.origin_sha256, embedder.origin_sha256, frame.size, frame.template, views]
     digest = hashlib.sha256(json.dumps([*parts, PREPROCESSING]).encode()).hexdigest()[:8]
     crops = f"x{views}" if views > 1 else ""
@@ -106,29 +157,43 @@ def contract_of(detector: ModelCard, embedder: ModelCard, views: int) -> str:
 
 
 def model_ids() -> tuple[str, ...]:
-    """The ids of all model cards, sorted."""
-    return _ids("models")
+    """The ids of all model cards, those that came with mien and those imported, sorted."""
+    return tuple(sorted({*_bundled_ids("models"), *(path.stem for path in _imported())}))
 
 
 def bundle_ids() -> tuple[str, ...]:
     """The ids of all bundles, sorted."""
-    return _ids("bundles")
+    return tuple(sorted(_bundled_ids("bundles")))
 
 
-@cache
 def model_card(model: str) -> ModelCard:
     """The card of one network. Raises `UnknownModel`."""
-    if model not in model_ids():
+    return parse(card_text(model), model)
+
+
+def card_text(model: str) -> str:
+    """The TOML of one network's card; those that came with mien go first. Raises `UnknownModel`."""
+    if model in _bundled_ids("models"):
+        return _read("models", model)
+    found = next((path for path in _imported() if path.stem == model), None)
+    if found is None:
         raise UnknownModel(model, model_ids())
-    return _model(_read("models", model))
+    return found.read_text(encoding="utf-8")
 
 
-@cache
 def bundle(name: str) -> Bundle:
-    """One bundle with its parts. Raises `UnknownModel`."""
-    if name not in bundle_ids():
+    """One bundle with its parts. Raises `UnknownModel`.
+
+    The id of an embedder alone stands for it behind the default detector, with no operating
+    points: such a pair was not measured.
+    """
+    if name in bundle_ids():
+        data = _read_toml(_read("bundles", name))
+    elif name in model_ids() and (card := model_card(name)).task == "embedding":
+        detector = _read_toml(_read("bundles", "embedded"))["detector"]
+        data = {"id": name, "title": card.title, "detector": detector, "embedder": name, "views": 1}
+    else:
         raise UnknownModel(name, (*bundle_ids(), *model_ids()))
-    data = _read("bundles", name)
     detector, embedder = model_card(data["detector"]), model_card(data["embedder"])
     contract = contract_of(detector, embedder, data["views"])
     points = tuple(
@@ -141,14 +206,34 @@ def bundle(name: str) -> Bundle:
     )
 
 
-def _ids(folder: str) -> tuple[str, ...]:
+def parse(text: str, where: str) -> ModelCard:
+    """A model card from its TOML. `where` names it in messages.
+
+    Raises `ModelError` for what is not a card, and for ids and file names that are not plain
+    names: they become paths.
+    """
+    try:
+        return _model(tomllib.loads(text))
+    except (KeyError, TypeError, ValueError, IndexError) as error:  # TOML errors are ValueErrors
+        raise ModelError(f"{where} is not a model card: {type(error).__name__}: {error}") from error
+
+
+def _bundled_ids(folder: str) -> tuple[str, ...]:
     names = (entry.name for entry in resources.files(__package__).joinpath(folder).iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+    return tuple(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def _read(folder: str, name: str) -> dict[str, Any]:
+def _imported() -> tuple[Path, ...]:
+    return tuple((home() / "cards").glob("*.toml"))
+
+
+def _read(folder: str, name: str) -> str:
     path = resources.files(__package__).joinpath(folder, f"{name}.toml")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return path.read_text(encoding="utf-8")
+
+
+def _read_toml(text: str) -> dict[str, Any]:
+    return tomllib.loads(text)
 
 
 def _model(data: dict[str, Any]) -> ModelCard:
@@ -157,21 +242,67 @@ def _model(data: dict[str, Any]) -> ModelCard:
     if "template" in spec:
         template = tuple((float(x), float(y)) for x, y in spec["template"])
         frame = Frame((int(spec["size"][0]), int(spec["size"][1])), template)
+    files = tuple(_file(file) for file in data["files"])
     return ModelCard(
-        id=data["id"],
+        id=_plain(data["id"]),
         title=data["title"],
         task=data["task"],
         decoder=data["decoder"],
         licence=data["licence"],
-        commercial=data["commercial"],
+        commercial=_one_of(data["commercial"], ("yes", "no", "unclear")),
         origin=data["origin"],
-        origin_sha256=data["origin_sha256"],
+        # what is fetched as it was published is its own origin
+        origin_sha256=data.get("origin_sha256", files[0].sha256),
         training_data=data["training_data"],
         cautions=data["cautions"],
         input=InputSpec(
-            spec["channels"], spec["layout"], spec["dtype"],
+            _one_of(spec["channels"], ("RGB", "BGR")),
+            _one_of(spec["layout"], ("NHWC", "NCHW")),
+            _one_of(spec["dtype"], ("uint8", "float32")),
             tuple(spec["mean"]), tuple(spec["std"]), frame,
         ),
-        files=tuple(WeightFile(**file) for file in data["files"]),
+        files=files,
         figures=data.get("figures", {}),
+        golden=_golden(data["golden"]) if "golden" in data else None,
     )  # fmt: skip
+
+
+def _golden(data: dict[str, Any]) -> Golden:
+    landmarks = tuple((float(x), float(y)) for x, y in data["landmarks"])
+    left, top, right, bottom = data.get("box", (0.0,) * 4)
+    box = (left, top, right, bottom) if "box" in data else None
+    return Golden(_plain(data["picture"]), landmarks, box, tuple(data.get("vector", ())))
+
+
+def _file(data: dict[str, Any]) -> WeightFile:
+    urls = tuple(data.get("urls", ()))
+    name = _plain(data["name"])
+    sha256 = data["sha256"]
+    if sha256 == UNKNOWN:
+        sha256 = _pinned(name)
+    return WeightFile(**{**data, "name": name, "sha256": sha256, "urls": urls})
+
+
+def pin_path(name: str) -> Path:
+    """Where the hash of a file's first download is kept, as `sha256sum` writes it."""
+    return home() / "models" / f"{name}.sha256"
+
+
+def _pinned(name: str) -> str:
+    try:
+        digest = pin_path(name).read_text(encoding="ascii").split()[0]
+    except (OSError, ValueError, IndexError):
+        return UNKNOWN
+    return digest if re.fullmatch(r"[0-9a-f]{64}", digest) else UNKNOWN
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(f"{name!r} is not a plain name of letters, digits, dots and dashes")
+    return name
+
+
+def _one_of(value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+    return value

@@ -13,9 +13,9 @@ from mien.cli.options import default_gallery
 from mien.cli.output import counted
 from mien.errors import MienError
 from mien.gallery import open_gallery
-from mien.inference import open_session, preferred_precisions
+from mien.inference import open_sessions, preferred_precisions
 from mien.recognition import processors
-from mien.weights import choose, home, locate
+from mien.weights import choose, home, is_present, locate
 
 _EXTRAS = {"heic": ("pillow_heif", "HEIC pictures"), "parquet": ("pyarrow", "Parquet files")}
 
@@ -33,7 +33,8 @@ def command() -> int:
     precision = preferred_precisions()[0]
     why = "VNNI found" if precision == "int8" else "no VNNI on this processor"
     _line("ok", "processor", f"{processors()} usable, computes in {precision} ({why})")
-    broken = sum(not _check(name) for name in cards.model_ids())
+    here = [name for name in cards.model_ids() if is_present(cards.model_card(name))]
+    broken = sum(not _check(name) for name in here)
     for extra, (module, what) in _EXTRAS.items():
         if find_spec(module):
             _line("ok", what, f"supported ({module} {importlib.metadata.version(module)})")
@@ -49,7 +50,7 @@ def _check(name: str) -> bool:
     card = cards.model_card(name)
     file = choose(card, preferred_precisions())
     try:
-        open_session(card)
+        open_sessions(card)
     except MienError as error:
         _line("BAD", name, str(error))
         return False

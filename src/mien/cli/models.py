@@ -1,21 +1,35 @@
 """mien models"""
 
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Never
 
 import click
+from tqdm import tqdm
 
-from mien import cards
-from mien.cards import Bundle, ModelCard
+from mien import cards, golden
+from mien.cards import UNKNOWN, Bundle, ModelCard
 from mien.cli.options import as_json as json_option
 from mien.cli.output import emit, one_in, table
-from mien.errors import ModelError, UnknownModel
-from mien.inference import open_session, preferred_precisions
-from mien.weights import choose, locate, read_verified
+from mien.errors import LicenceNotAccepted, ModelError, UnknownModel
+from mien.inference import open_sessions, preferred_precisions
+from mien.weights import (
+    accept_licence,
+    choose_all,
+    fetch,
+    import_models,
+    is_present,
+    locate,
+    read_verified,
+    require_licence,
+    write_bundle,
+)
 
 
 @click.group()
 def command() -> None:
-    """List models, their licences and files."""
+    """List, fetch and check models, their licences and files."""
 
 
 @command.command("list")
@@ -54,15 +68,17 @@ def info(name: str) -> None:
 @click.argument("names", nargs=-1, metavar="[NETWORK]...")
 @json_option
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Check the SHA-256 of weight files and load each of them."""
+    """Check the SHA-256 of weight files, and what each network makes of a real face.
+
+    A network whose card keeps golden results must give them again; one that does not fails with
+    the reason, such as a wrong mean or colour order. Without names: every network that is here.
+    """
     failures: list[ModelError] = []
-    for name in names or cards.model_ids():
-        card = cards.model_card(name)
+    for card in _cards(names) or _here():
         for file in card.files:
             try:
                 read_verified(file)
-                open_session(card, file.precision)
-                status, reason = "ok", None
+                status, reason = "ok", _prove(card, file.precision)
             except ModelError as error:
                 failures.append(error)
                 status, reason = "failed", str(error)
@@ -74,19 +90,129 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         raise failures[0]
 
 
+@command.command("fetch")
+@click.argument("names", nargs=-1, required=True, metavar="ID...")
+@click.option("--accept-licence", "accept", is_flag=True,
+              help="You have read the terms ('mien models info ID') and accept them.")  # fmt: skip
+@json_option
+def fetch_(names: tuple[str, ...], accept: bool, as_json: bool) -> None:
+    """Download networks, or all that recognisers need, into the models folder.
+
+    A download that was cut off goes on where it stopped. Proxies are taken from the environment;
+    MIEN_HOME says where files go.
+    """
+    for card in _cards(names):
+        if accept:
+            _accept(card)
+        unknown = [file.name for file in card.files if file.sha256 == UNKNOWN]
+        with tqdm(desc=card.id, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+
+            def show(arrived: int, total: int | None, bar: "tqdm[Never]" = bar) -> None:
+                bar.total = total
+                bar.update(arrived - bar.n)
+
+            paths = fetch(card, show)
+        card = cards.model_card(card.id)  # noqa: PLW2901 - with the hashes that were just pinned
+        for file, path in zip(card.files, paths, strict=True):
+            if as_json:
+                emit({**_row(card), "file": file.name, "path": str(path), "sha256": file.sha256,
+                      "pinned": file.name in unknown})  # fmt: skip
+                continue
+            click.echo(f"ok  {card.id}  {path}")
+            if file.name in unknown:
+                click.echo(
+                    f"    nobody has published a hash of this file; from now on it must be "
+                    f"{file.sha256}",
+                    err=True,
+                )
+        if not card.runnable:
+            click.echo(f"mien: {card.id} cannot be run as it is: {card.cautions}", err=True)
+
+
+@command.command("bundle")
+@click.argument("names", nargs=-1, required=True, metavar="ID...")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The file to write (.zip).",
+              type=click.Path(dir_okay=False, path_type=Path))  # fmt: skip
+def bundle_(names: tuple[str, ...], output: Path) -> None:
+    """Put models into one file, for machines without internet: 'mien models import' reads it."""
+    models = _cards(names)
+    write_bundle(models, output)
+    click.echo(f"{output}: {', '.join(card.id for card in models)}")
+
+
+@command.command("import")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                metavar="FILE")  # fmt: skip
+def import_(path: Path) -> None:
+    """Take in a file of 'mien models bundle', or a model of your own.
+
+    For your own: FILE is its card (.toml), its ONNX files lie beside it.
+    """
+    for card in import_models(path):
+        if card.golden and card.runnable and card.commercial == "yes":
+            golden.check(card)  # of the others when their terms are accepted: 'mien models verify'
+        click.echo(f"ok  {card.id}  {card.licence}; commercial use: {card.commercial}")
+
+
+def _prove(card: ModelCard, precision: str) -> str:
+    if not card.runnable:
+        return "the hash is right; mien cannot run it as it is published"
+    if card.golden is None:
+        open_sessions(card, precision)
+        return "the hash is right and it loads; its card has no golden results"
+    return f"agrees with its card to {golden.check(card, precision):.3f}"
+
+
+def _cards(names: Sequence[str]) -> list[ModelCard]:
+    """The networks meant by ids of networks and of recognisers."""
+    models: dict[str, ModelCard] = {}
+    for name in names:
+        if name in cards.bundle_ids():
+            bundle = cards.bundle(name)
+            models |= {card.id: card for card in (bundle.detector, bundle.embedder)}
+        else:
+            models[name] = cards.model_card(name)
+    return list(models.values())
+
+
+def _here() -> list[ModelCard]:
+    models = (cards.model_card(name) for name in cards.model_ids())
+    return [card for card in models if is_present(card)]
+
+
+def _accept(card: ModelCard) -> None:
+    try:
+        require_licence(card)
+    except LicenceNotAccepted:
+        accept_licence(card)
+        click.echo(f"recorded: the terms of {card.id} ({card.licence}) are accepted", err=True)
+
+
 def _row(card: ModelCard) -> dict[str, object]:
-    file = choose(card, preferred_precisions())
+    files = choose_all(card, preferred_precisions())
     return {
         "id": card.id, "task": card.task, "licence": card.licence, "commercial": card.commercial,
-        "bytes": file.bytes, "sha256": file.sha256, "present": locate(file) is not None,
+        "bytes": _bytes(card), "sha256": ",".join(file.sha256 for file in files),
+        "present": is_present(card), "runnable": card.runnable,
     }  # fmt: skip
 
 
+def _bytes(card: ModelCard) -> int | None:
+    sizes = [file.bytes for file in choose_all(card, preferred_precisions())]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
 def _cells(card: ModelCard) -> tuple[str, ...]:
-    file = choose(card, preferred_precisions())
-    present = "yes" if locate(file) else "no"
-    size = f"{file.bytes / 1e6:.1f} MB"
-    return card.id, card.task, card.licence, card.commercial, size, present
+    size = _bytes(card)
+    present = "yes" if is_present(card) else "no" if card.runnable else "no, needs conversion"
+    return (
+        card.id, card.task, _short(card.licence), card.commercial,
+        f"{size / 1e6:.1f} MB" if size else "?", present,
+    )  # fmt: skip
+
+
+def _short(licence: str) -> str:
+    return textwrap.shorten(licence, 32, placeholder=" ...")
 
 
 def _print_model(card: ModelCard) -> None:
@@ -97,8 +223,11 @@ def _print_model(card: ModelCard) -> None:
     _field("cautions", card.cautions)
     _field("made from", f"{card.origin} (sha256 {card.origin_sha256})")
     for file in card.files:
-        where = locate(file)
-        _field(file.precision, f"{where or 'not here'}, {file.bytes:,} bytes, sha256 {file.sha256}")
+        size = f"{file.bytes:,} bytes" if file.bytes else "size unknown"
+        label = f"{file.part} {file.precision}".strip()
+        _field(label, f"{locate(file) or 'not here'}, {size}, sha256 {file.sha256}")
+        for url in file.urls:
+            _field("from", url)
     for name, value in card.figures.items():
         _field(name, value)
 
@@ -121,5 +250,5 @@ def _print_bundle(bundle: Bundle) -> None:
 
 
 def _field(name: str, value: str) -> None:
-    click.echo(textwrap.fill(value, 96, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16,
+    click.echo(textwrap.fill(value, 96, initial_indent=f"  {name:<13} ", subsequent_indent=" " * 16,
                              break_long_words=False, break_on_hyphens=False))  # fmt: skip

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mien.cards import ModelCard
 from mien.detection.scan import Level, Tile, levels, pad_to
 from mien.geometry import inside, iou, suppress
-from mien.inference import Session, to_batch
+from mien.inference import Batch, Session, to_batch
 from mien.types import Box, Face, Image, Landmarks, Pixels
 
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
@@ -27,7 +27,7 @@ Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class RetinaFace:
-    """The detector; `min_face` is the width of the smallest face sought, in pixels.
+    """The detector; `min_face` and `max_face` are the widths of the faces sought, in pixels.
 
     Faces below `confidence` are dropped; of two boxes that overlap by more than `overlap` (IoU)
     the less confident one is.
@@ -36,12 +36,13 @@ class RetinaFace:
     card: ModelCard
     session: Session
     min_face: float | None = None
+    max_face: float | None = None
     confidence: float = 0.6
     overlap: float = 0.4
 
     def detect(self, image: Image) -> list[Face]:
         found = []
-        for level in levels(image.width, image.height, self.min_face):
+        for level in levels(image.width, image.height, self.min_face, self.max_face):
             pixels = level.render(image.pixels)
             found += [self._scan(pixels, level, tile) for tile in level.tiles()]
         scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -103,6 +104,21 @@ def _parts(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     within = (inside(boxes, boxes) > _WITHIN) & (area[None, :] > 1.5 * area[:, None])
     part: NDArray[np.bool_] = within.any(axis=1)
     return part
+
+
+def exported(
+    card: ModelCard, session: Session, min_face: float | None = None, max_face: float | None = None
+) -> RetinaFace:
+    """RetinaFace as the scripts of its PyTorch implementations export it.
+
+    The outputs are boxes, probabilities of (no face, face) and landmarks, in this order.
+    """
+
+    def scores_first(batch: Batch) -> tuple[NDArray[np.float32], ...]:
+        boxes, probabilities, landmarks = session(batch)
+        return probabilities[..., 1], boxes, landmarks
+
+    return RetinaFace(card, scores_first, min_face, max_face)
 
 
 @lru_cache(maxsize=16)

@@ -1,6 +1,6 @@
 """At which scales a picture is looked at, and the way there and back.
 
-A network finds faces between about 16 and 500 pixels wide. A picture is scanned at the scale
+A network finds faces of a certain range of widths, its `Sight`. A picture is scanned at the scale
 that brings its smallest faces into that range and, when larger faces would fall out of it at the
 other end, at coarser scales too, which cost little.
 """
@@ -82,18 +82,44 @@ TILE, OVERLAP = 1536, 320  # pixels: sides of tiles, and how much neighbours sha
 TILED_LARGEST = 256.0  # pixels: wider faces could be cut by a tile; the next scale has them
 
 
-def levels(width: int, height: int, min_face: float | None = None) -> list[Level]:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Which widths of face a network finds, in the pixels it is given; RetinaFace's by default.
+
+    Narrower faces than `smallest` are found too seldom to rely on, wider ones than `largest` not
+    reliably. From one scale to the next goes a factor of `step`; a coarser scale adds only faces
+    of at least `overlap`, since finer ones have seen the rest.
+    """
+
+    smallest: float = SMALLEST_SEEN
+    largest: float = COARSEST_SIDE
+    step: float = STEP
+    overlap: float = LARGE
+
+
+_USUAL = Sight()
+
+
+def levels(
+    width: int,
+    height: int,
+    min_face: float | None = None,
+    max_face: float | None = None,
+    sight: Sight = _USUAL,
+) -> list[Level]:
     """The scales at which a picture is scanned, finest first.
 
     `min_face` is the width in pixels of the smallest face sought. None scans pictures of up to
     1920 x 1080 pixels as they are, which finds faces from 16 pixels, and larger ones reduced to
     that area, so that the time they take stays the same (12 megapixels: faces from 38 pixels).
+    `max_face` is that of the largest; None: as wide as the picture.
     """
-    finest = SMALLEST_SEEN / min_face if min_face else (FINEST_AREA / (width * height)) ** 0.5
+    finest = sight.smallest / min_face if min_face else (FINEST_AREA / (width * height)) ** 0.5
     scales = [min(1.0, finest)]
-    while max(width, height) * scales[-1] > COARSEST_SIDE:
-        scales.append(scales[-1] / STEP)
-    return [_level(width, height, s, LARGE if i else 0.0) for i, s in enumerate(scales)]
+    widest = min(max(width, height), max_face or np.inf)
+    while widest * scales[-1] > sight.largest:
+        scales.append(scales[-1] / sight.step)
+    return [_level(width, height, s, sight.overlap if i else 0.0) for i, s in enumerate(scales)]
 
 
 def _level(width: int, height: int, scale: float, smallest: float) -> Level:
