@@ -37,11 +37,12 @@ fix: $(VENV)/dev  ## format, and mend what the linter can
 docs: $(VENV)/docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/bench  ## speed, side by side with rivals and with physical limits
+bench: $(VENV)/run  ## speed, side by side with rivals and with physical limits
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
 
-evaluate: $(VENV)/run  ## LFW View 2 and the thresholds' promises, from raw pictures
-	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+evaluate: $(VENV)/dev  ## LFW View 2 and the thresholds' promises, from raw pictures, with a report
+	$(BIN)/mien evaluate lfw --data $(DATA)/lfw --model embedded --model embedded-accurate -o evaluation.html
+	$(BIN)/mien evaluate detection $(DATA)/detection/wider_val_subset
 
 models: $(VENV)/dev  ## rebuild the models inside the package from their originals, and compare
 	$(BIN)/python tools/build_models.py --check
