@@ -21,8 +21,9 @@ test: $(VENV)/dev  ## lint, then every test
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
 
-lowest: $(VENV)/lowest  ## the tests on the lowest versions of the dependencies that are allowed
-	$(VENV)/lowest/bin/python -m pytest -q
+lowest: $(VENV)/lowest  ## the core's tests on the lowest versions of the dependencies that are allowed
+	$(VENV)/lowest/bin/python -m pytest -q tests/conformance tests/detection tests/golden \
+		tests/test_alignment.py tests/test_images.py tests/test_recognition.py
 
 lint: $(VENV)/dev  ## formatter, linter, strict types, import rules
 	$(BIN)/ruff format --check .
