@@ -50,8 +50,8 @@ setup: $(VENV)/dev  ## everything for working on mien
 
 lock:  ## renew the lock files (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml -o requirements/run.lock
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --extra heic --extra parquet -c requirements/run.lock -o requirements/dev.lock
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --group docs --extra heic --extra parquet -c requirements/dev.lock -o requirements/docs.lock
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --all-extras -c requirements/run.lock -o requirements/dev.lock
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --group docs --all-extras -c requirements/dev.lock -o requirements/docs.lock
 
 clean:  ## remove what the other verbs made
 	rm -rf $(VENV) site mien-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from mien.geometry import (
     compose,
+    inside,
     invert,
     iou,
     scale_of,
@@ -144,6 +145,12 @@ def test_iou_equals_naive(a: np.ndarray, b: np.ndarray) -> None:
     assert overlap.shape == (len(a), len(b))
     naive = np.array([[naive_iou(x, y) for y in b] for x in a]).reshape(overlap.shape)
     np.testing.assert_allclose(overlap, naive, atol=1e-6)
+
+
+def test_inside_known() -> None:
+    """A small box in a large one is wholly inside; the large one is not inside the small."""
+    pair = np.array([[0, 0, 10, 10], [0, 0, 5, 5]], np.float32)
+    np.testing.assert_allclose(inside(pair, pair), [[1, 0.25], [1, 1]], atol=1e-6)
 
 
 @given(found=boxes(), overlap=st.sampled_from([0.0, 0.1, 0.37, 0.5, 0.9]), seed=st.integers(0, 99))

@@ -106,6 +106,70 @@ class StoreSuite:
         for found in store.search(-vectors, 50):
             assert -1.0 <= found[-1].score <= -1 + 1e-6
 
+    # ------------------------------------------------------------------ filters and negatives
+
+    def test_a_filter_of_one_percent_misses_nobody(self, store: Store) -> None:
+        vectors, probes = unit_vectors(2000, 20), unit_vectors(10, 21)
+        store.add(
+            [
+                Entry(f"p{n}", Embedding(v, CONTRACT), "x", 0.5, {"site": f"s{n % 100}", "b": "1"})
+                for n, v in enumerate(vectors)
+            ]
+        )
+        for sites in (["s7"], ["s7", "s8"]):
+            rows = [n for n in range(2000) if f"s{n % 100}" in sites]
+            for probe, found in zip(
+                probes, store.search(probes, 10, {"site": sites, "b": "1"}), strict=True
+            ):
+                order = np.argsort(-(vectors[rows] @ probe))[:10]
+                assert [match.subject for match in found] == [f"p{rows[n]}" for n in order]
+        assert store.search(probes, 10, {"site": "s7", "b": "2"}) == [[]] * 10
+        assert store.search(probes, 10, {"'; --": "s7"}) == [[]] * 10
+
+    def test_a_closer_negative_rules_a_subject_out(self, store: Store) -> None:
+        crowd = unit_vectors(1, 22) + 0.03 * unit_vectors(60, 23)
+        crowd = (crowd / np.linalg.norm(crowd, axis=1, keepdims=True)).astype(np.float32)
+        store.add(entries([f"p{n}" for n in range(60)], crowd))
+        probe = unit_vectors(1, 22)
+        ranking = [match.subject for match in store.search(probe, 60)[0]]
+        store.add(
+            [
+                Entry(name, Embedding(probe[0], CONTRACT), "x", 0.5, negative=True)
+                for name in ranking[1:40]
+            ]
+        )
+        found = [match.subject for match in store.search(probe, 3)[0]]
+        assert found == [ranking[0], *ranking[40:42]]
+        assert len(store.templates(ranking[1])) == 1
+        assert store.stats().templates == 60
+        assert store.remove(ranking[1]) == 2
+
+    # ------------------------------------------------------------------ export
+
+    def test_entries_come_back_as_they_went_in(self, store: Store) -> None:
+        vectors = unit_vectors(5000, 24, dim=8)
+        given = [
+            Entry(
+                f"p{n // 2}", Embedding(v, CONTRACT), f"{n}.jpg", 0.25, {"n": str(n), "ü": "'"},
+                n % 3 == 0, f"{n:064x}", "2020-01-02T03:04:05+00:00",
+            )
+            for n, v in enumerate(vectors)
+        ]  # fmt: skip
+        added = store.add(given)
+        back = list(store.entries())
+        assert [id_ for id_, _ in back] == [template.id for template in added]
+        for (_, got), entry_ in zip(back, given, strict=True):
+            assert got.embedding.vector.tobytes() == entry_.embedding.vector.tobytes()
+            assert got.embedding.contract == CONTRACT
+            assert (got.subject, got.source, got.quality, dict(got.metadata)) == (
+                entry_.subject, entry_.source, entry_.quality, dict(entry_.metadata),
+            )  # fmt: skip
+            assert (got.negative, got.source_sha256, got.created) == (
+                entry_.negative, entry_.source_sha256, entry_.created,
+            )  # fmt: skip
+        after = added[4000].id
+        assert [id_ for id_, _ in store.entries(after)] == [t.id for t in added[4001:]]
+
     # ------------------------------------------------------------------ contract
 
     def test_first_add_fixes_the_contract(self, store: Store) -> None:

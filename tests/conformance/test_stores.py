@@ -1,6 +1,7 @@
 """Every store of ours, and a trivial one that shows the suite is not tied to any."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
@@ -13,7 +14,7 @@ from store_suite import Make, StoreSuite
 from mien.embedding import require_contract
 from mien.errors import UnknownSubject
 from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import Entry, Stats, Subject
+from mien.gallery.store import Entry, Stats, Subject, Where
 from mien.types import Match, Template
 
 
@@ -41,26 +42,45 @@ class _ListStore:
             added = []
             for e in entries:
                 self._shared.last += 1
-                added.append(Template(self._shared.last, e.subject, e.source, e.quality, now))
-                self._shared.rows.append((added[-1], e.embedding.vector))
+                made = e.created or now
+                added.append(Template(self._shared.last, e.subject, e.source, e.quality, made))
+                self._shared.rows.append((added[-1], e))
             return added
 
-    def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
-        return [self._search(probe, limit) for probe in probes]
+    def search(
+        self, probes: NDArray[np.float32], limit: int, where: Where | None = None
+    ) -> list[list[Match]]:
+        return [self._search(probe, limit, where or {}) for probe in probes]
 
-    def _search(self, probe: NDArray[np.float32], limit: int) -> list[Match]:
+    def _search(self, probe: NDArray[np.float32], limit: int, where: Where) -> list[Match]:
+        wanted = {key: {v} if isinstance(v, str) else set(v) for key, v in where.items()}
+        against: dict[str, float] = {}
         with self._shared.lock:
-            scored = [
-                Match(t.subject, t.id, float(np.clip(v @ probe, -1, 1)))
-                for t, v in self._shared.rows
+            rows = [
+                (Match(t.subject, t.id, float(np.clip(e.embedding.vector @ probe, -1, 1))), e)
+                for t, e in self._shared.rows
             ]
+        for match, e in rows:
+            if e.negative:
+                against[match.subject] = max(match.score, against.get(match.subject, -1.0))
+        scored = [
+            match
+            for match, e in rows
+            if not e.negative and all(e.metadata.get(k) in v for k, v in wanted.items())
+        ]
         best: dict[str, Match] = {}
         for match in sorted(scored, key=lambda match: -match.score):
             best.setdefault(match.subject, match)
-        return list(best.values())[:limit]
+        kept = [m for m in best.values() if m.score >= against.get(m.subject, -1.0)]
+        return kept[:limit]
+
+    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+        for template, e in list(self._shared.rows):
+            if template.id > after:
+                yield template.id, replace(e, created=template.created)
 
     def subjects(self) -> list[Subject]:
-        templates = [template for template, _ in self._shared.rows]
+        templates = [template for template, e in self._shared.rows if not e.negative]
         return [
             Subject(name, len(mine), mine[0].created)
             for name in sorted({t.subject for t in templates})
@@ -68,25 +88,27 @@ class _ListStore:
         ]
 
     def templates(self, subject: str) -> list[Template]:
-        found = [template for template, _ in self._shared.rows if template.subject == subject]
+        found = [(t, e) for t, e in self._shared.rows if t.subject == subject]
         if not found:
             raise UnknownSubject(subject)
-        return found
+        return [template for template, e in found if not e.negative]
 
     def remove(self, subject: str) -> int:
         with self._shared.lock:
-            count = len(self.templates(subject))
+            self.templates(subject)
+            before = len(self._shared.rows)
             self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
-            return count
+            return before - len(self._shared.rows)
 
     def compact(self) -> None:
         pass
 
     def stats(self) -> Stats:
         rows = self._shared.rows
-        dimensions = rows[0][1].size if rows else 0
+        dimensions = rows[0][1].embedding.vector.size if rows else 0
         subjects = len(self.subjects())
-        return Stats("list:", subjects, len(rows), dimensions, 0, self._shared.contract)
+        positive = sum(not e.negative for _, e in rows)
+        return Stats("list:", subjects, positive, dimensions, 0, self._shared.contract)
 
     def close(self) -> None:
         pass
@@ -95,7 +117,7 @@ class _ListStore:
 class _Rows:
     def __init__(self) -> None:
         self.lock = RLock()
-        self.rows: list[tuple[Template, NDArray[np.float32]]] = []
+        self.rows: list[tuple[Template, Entry]] = []
         self.contract: str | None = None
         self.last = 0
 

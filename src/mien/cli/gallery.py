@@ -1,15 +1,26 @@
 """mien gallery"""
 
+import os
+import secrets
+from functools import partial
+from pathlib import Path
+
 import click
 
 from mien.cli import options
 from mien.cli.output import counted, emit, table
-from mien.gallery import open_gallery
+from mien.errors import GalleryError, GalleryUnavailable, InputError
+from mien.gallery import Gallery, Receipt, open_gallery, transfer
+from mien.gallery.cipher import read_key
+from mien.gallery.sqlite import DEFAULT_COLLECTION, OTHER_MODEL, SqliteStore
+from mien.recognition import load
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
 def command() -> None:
-    """Look at the gallery, and remove people from it."""
+    """Look at the gallery, check it, move it, and remove people from it."""
 
 
 @command.command("list")
@@ -51,9 +62,13 @@ def show(name: str, uri: str, as_json: bool) -> None:
 @command.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--receipts", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Write a signed receipt for each person there.")  # fmt: skip
 @options.gallery
 @options.as_json
-def remove(names: tuple[str, ...], yes: bool, uri: str, as_json: bool) -> int:
+def remove(
+    names: tuple[str, ...], yes: bool, receipts: Path | None, uri: str, as_json: bool
+) -> int:
     """Forget people: their names and vectors are overwritten in every file of the gallery."""
     with open_gallery(uri, create=False) as gallery:
         counts = {name: len(gallery.templates(name)) for name in names}  # all known, or none goes
@@ -64,12 +79,66 @@ def remove(names: tuple[str, ...], yes: bool, uri: str, as_json: bool) -> int:
                 click.echo("nothing removed", err=True)
                 return 1
         for name in counts:
-            removed = gallery.remove(name)
+            receipt = _embedded(gallery).erase(name) if receipts else None
+            removed = receipt.templates if receipt else gallery.remove(name)
+            if receipts and receipt:
+                receipts.mkdir(parents=True, exist_ok=True)
+                file = receipts / f"{receipt.line[:16]}.json"
+                file.write_text(receipt.to_json() + "\n")
             if as_json:
                 emit({"subject": name, "templates": removed, "status": "removed"})
             else:
                 click.echo(f"removed  {name}  {counted(removed, 'template')}")
     return 0
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@click.option("--subject", metavar="NAME", help="Also check that it is about this person.")
+@options.gallery
+def receipt(file: Path, subject: str | None, uri: str) -> None:
+    """Check a receipt of erasure: exit status 0 if this gallery signed it, else 1."""
+    try:
+        found = Receipt.from_json(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from error
+    with open_gallery(uri, create=False) as gallery:
+        store = _embedded(gallery)
+        logged = any(line.chain == found.line for line in store.history())
+        genuine = logged and found.genuine(store.receipt_key(), subject)
+    click.echo(f"genuine: {found.templates} templates erased at {found.time}" if genuine
+               else "not genuine, or not about this person")  # fmt: skip
+    click.get_current_context().exit(0 if genuine else 1)
+
+
+@command.command()
+@options.gallery
+@options.as_json
+def log(uri: str, as_json: bool) -> None:
+    """Everything that was done to the gallery, without names."""
+    with open_gallery(uri, create=False) as gallery:
+        lines = _embedded(gallery).history()
+    if as_json:
+        for line in lines:
+            emit({"time": line.time, "operation": line.operation, "collection": line.collection,
+                  "subject": line.subject or None, "templates": line.templates})  # fmt: skip
+    else:
+        table(("time", "operation", "collection", "templates", "person"),
+              [(line.time, line.operation, line.collection, str(line.templates),
+                line.subject[:16]) for line in lines])  # fmt: skip
+
+
+@command.command()
+@click.option("--days", type=float, help="Let templates live so long from now on.")
+@click.option("--for-ever", is_flag=True, help="Let them live for ever.")
+@options.gallery
+def expire(days: float | None, for_ever: bool, uri: str) -> None:
+    """Erase what is older than the retention period; --days and --for-ever set the period."""
+    with open_gallery(uri, create=False) as gallery:
+        store = _embedded(gallery)
+        if days is not None or for_ever:
+            store.retain(None if for_ever else days)
+        click.echo(f"{store.expire():,} templates expired", err=True)
 
 
 @command.command()
@@ -97,3 +166,174 @@ def compact(uri: str) -> None:
         before = gallery.stats().bytes
         gallery.compact()
         click.echo(f"{before:,} bytes before, {gallery.stats().bytes:,} after")
+
+
+@command.command()
+@options.gallery
+@options.as_json
+def verify(uri: str, as_json: bool) -> None:
+    """Read every template and check all that can be checked; exit status 1 if anything is wrong."""
+    with open_gallery(uri, create=False) as gallery:
+        wrong = _embedded(gallery).check()
+        templates = len(gallery)
+    if as_json:
+        emit({"gallery": uri, "templates": templates, "problems": wrong})
+    else:
+        click.echo("\n".join(wrong) or f"{templates:,} templates, all well")
+    click.get_current_context().exit(1 if wrong else 0)
+
+
+@command.command("export")
+@click.argument("file", type=_FILE)
+@options.gallery
+def export_(file: Path, uri: str) -> None:
+    """Write everything to FILE (.npz or .parquet), in the clear."""
+    with open_gallery(uri, create=False) as gallery:
+        count = transfer.export_entries(gallery.store, file)
+    click.echo(f"{count:,} templates written to {file}", err=True)
+
+
+@command.command("import")
+@click.argument("file", type=_FILE)
+@options.gallery
+def import_(file: Path, uri: str) -> None:
+    """Enrol everything in FILE, which 'mien gallery export' wrote."""
+    with open_gallery(uri) as gallery:
+        count = transfer.import_entries(gallery.store, file)
+    click.echo(f"{count:,} templates added to {uri}", err=True)
+
+
+@command.command()
+@click.option("--to", "target", metavar="URI", help="Copy everything to another gallery.")
+@click.option("--to-key", type=_FILE, metavar="FILE", help="With --to: encrypt it with this key.")
+@click.option("--to-model", metavar="ID", help="Embed the original pictures with another model.")
+@click.option("--dry-run", is_flag=True, help="With --to-model: only check the original pictures.")
+@click.option(
+    "--switch",
+    is_flag=True,
+    help="Let the re-embedded templates take the place of the present ones, or back.",
+)
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="With --switch: even though some templates could not be embedded anew.",
+)
+@options.choose
+@options.gallery
+@options.threads
+@options.as_json
+def migrate(
+    target: str | None,
+    to_key: Path | None,
+    to_model: str | None,
+    dry_run: bool,
+    switch: bool,
+    accept_loss: bool,
+    choose: str,
+    uri: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Move the gallery to another store, or to another model.
+
+    \b
+    mien gallery migrate --to postgresql://db/faces     # copied and compared row by row
+    mien gallery migrate --to-model ID --dry-run        # which original pictures can be used?
+    mien gallery migrate --to-model ID                  # embed them; can be interrupted
+    mien gallery migrate --switch                       # use the new ones; once more: go back
+
+    While it runs, and until --switch, the gallery answers from the present templates.
+    """
+    if sum((target is not None, to_model is not None, switch)) != 1:
+        raise click.UsageError("give one of --to, --to-model and --switch")
+    with open_gallery(uri, create=False) as gallery:
+        if target is not None:
+            key = read_key(to_key) if to_key else None
+            with open_gallery(target, key=key) as other:
+                count = transfer.copy_entries(gallery.store, other.store)
+            click.echo(f"{count:,} templates copied to {target}; all compared", err=True)
+            return
+        base, _, collection = uri.partition("#")
+        beside = (collection or DEFAULT_COLLECTION) + OTHER_MODEL
+        with open_gallery(f"{base}#{beside}", create=to_model is not None) as other:
+            if to_model is not None:
+                _reembed(gallery, other, to_model, choose, threads, dry_run, as_json)
+                return
+            lost = len(gallery) - len(other)
+            if lost > 0 and not accept_loss:
+                raise GalleryUnavailable(
+                    uri, f"{lost:,} of {len(gallery):,} templates have no counterpart of the "
+                    f"other model; --accept-loss leaves them behind",
+                )  # fmt: skip
+            if len(other) == 0 or (found := transfer.self_search(other.store)) < 0.99:
+                share = found if len(other) else 0.0
+                raise GalleryUnavailable(
+                    uri, f"only {share:.1%} of the other templates find their own person; "
+                    f"nothing was switched",
+                )  # fmt: skip
+            _embedded(gallery).swap(beside)
+            click.echo(f"{uri} now answers from {other.contract}; the templates of "
+                       f"{gallery.contract} are kept in {beside}", err=True)  # fmt: skip
+
+
+@command.command("new-key")
+@click.argument("file", type=_FILE)
+def new_key(file: Path) -> None:
+    """Make FILE with a new random key; MIEN_GALLERY_KEY_FILE=FILE encrypts new galleries with it.
+
+    Without this file an encrypted gallery cannot be read by anyone: keep a copy elsewhere.
+    """
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InputError(f"cannot make {file}: {error.strerror}") from error
+    with os.fdopen(handle, "w") as out:
+        out.write(secrets.token_hex(32) + "\n")
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@options.gallery
+def rekey(file: Path, uri: str) -> None:
+    """Let the key in FILE open an encrypted gallery from now on, instead of the present one."""
+    with open_gallery(uri, create=False) as gallery:
+        _embedded(gallery).rekey(read_key(file))
+    click.echo(f"{uri} now opens with {file}", err=True)
+
+
+def _reembed(
+    gallery: Gallery,
+    other: Gallery,
+    model: str,
+    choose: str,
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    recognizer = load(model, threads=threads)
+    other.require(recognizer.contract)
+    if gallery.contract == recognizer.contract:
+        raise GalleryError(f"the gallery has vectors of {recognizer.contract!r} already")
+    embed = partial(recognizer.embed, choose=options.CHOICES[choose])
+    refused = 0
+    for done in transfer.reembed(gallery.store, other.store, embed, dry_run=dry_run):
+        refused += done.reason is not None
+        if as_json:
+            emit({"subject": done.entry.subject, "image": done.entry.source,
+                  "status": "refused" if done.reason else "usable" if dry_run else "embedded",
+                  "reason": done.reason})  # fmt: skip
+        elif done.reason:
+            click.echo(f"refused  {done.entry.subject}  {done.reason}")
+    if dry_run:
+        click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
+    else:
+        click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
+                   f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
+    click.get_current_context().exit(2 if refused else 0)
+
+
+def _embedded(gallery: Gallery) -> SqliteStore:
+    """The store, if it has what only the embedded one offers."""
+    if not isinstance(gallery.store, SqliteStore):
+        raise GalleryUnavailable(gallery.stats().uri, "only an embedded gallery can do this")
+    return gallery.store

@@ -29,14 +29,18 @@ from mien.types import OperatingPoint
 NEVER = int(np.iinfo(np.int64).max)
 """The rank of an own person who cannot be found: they, or the probe, gave no embedding."""
 
+RUNNERS_UP = 20
+"""How many people after the best are kept of each search."""
+
 _CHUNK = 2_000_000  # scores at a time
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Searches:
-    """What searching one gallery with n probes gave, each array of shape (n,).
+    """What searching one gallery with n probes gave, each array of shape (n,) unless said.
 
-    `best` is the highest score of anybody enrolled, `second` that of the next person, `own` that
+    `best` is the highest score of anybody enrolled, `runners_up` (n, k) those of the next people,
+    highest first (k is 20, or one less than are enrolled), `own` that
     of the probe's own person (`FAILED` for a stranger), `rank` the own person's place from 1 (a
     tie counts against them; `NEVER` when there is none; 0 for a stranger). `mated` says whether
     the probe's person is meant to be enrolled, `person` who it is, `weights` how much the probe
@@ -44,7 +48,7 @@ class Searches:
     """
 
     best: Floats
-    second: Floats
+    runners_up: Floats
     own: Floats
     rank: Ints
     mated: Bools
@@ -71,7 +75,9 @@ def search(
     if people.size < 2:
         raise InputError(f"{people.size} people could be enrolled; a search needs at least two")
     count = len(probes)
-    best, second, own = (np.full(count, FAILED) for _ in range(3))
+    best, own = np.full(count, FAILED), np.full(count, FAILED)
+    top = min(RUNNERS_UP + 1, people.size)
+    runners_up = np.full((count, top - 1), FAILED)
     rank = np.zeros(count, np.int64)
     rank[mated] = NEVER  # until found
     place = np.searchsorted(people, probe_person)
@@ -84,14 +90,14 @@ def search(
         if not rows.size:
             continue
         scores = np.maximum.reduceat(probes[rows] @ ranked.T, starts, axis=1)
-        top = np.partition(scores, -2, axis=1)[:, -2:]
-        best[rows], second[rows] = top[:, 1], top[:, 0]
+        ranked_scores = -np.sort(-np.partition(scores, -top, axis=1)[:, -top:], axis=1)
+        best[rows], runners_up[rows] = ranked_scores[:, 0], ranked_scores[:, 1:]
         known = enrolled[rows]
         mine = scores[known, place[rows[known]]]
         own[rows[known]] = mine
         rank[rows[known]] = (scores[known] >= mine[:, None]).sum(axis=1)
     mass = np.ones(count) if weights is None else weights
-    return Searches(best, second, own, rank, mated, probe_person, mass)
+    return Searches(best, runners_up, own, rank, mated, probe_person, mass)
 
 
 def per_person(person: Ints) -> Floats:

@@ -4,8 +4,9 @@ A `Gallery` speaks of pictures and people; the `Store` behind it keeps vectors. 
 follows from the URI given to `open_gallery`, and nothing else changes.
 """
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,30 +19,47 @@ from mien import decision
 from mien.detection import Choose, only
 from mien.embedding import require_contract
 from mien.errors import GalleryUnavailable, InputError, LowQuality
-from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import Entry, Stats, Store, Subject
+from mien.gallery.audit import Receipt
+from mien.gallery.cipher import key_from_environment
+from mien.gallery.sqlite import DEFAULT_COLLECTION, SqliteStore
+from mien.gallery.store import Entry, Stats, Store, Subject, Where
 from mien.images import Source, read_image
 from mien.recognition import Recognizer
 from mien.types import Embedding, Identification, Image, Match, RecognizedFace, Template
 
-__all__ = ["MIN_QUALITY", "Entry", "Gallery", "Stats", "Store", "Subject", "open_gallery"]
+__all__ = [
+    "MIN_QUALITY", "Entry", "Gallery", "Receipt", "Stats", "Store", "Subject", "Where",
+    "open_gallery",
+]  # fmt: skip
 
 MIN_QUALITY = 0.1
 """Faces below this quality are not enrolled: a poor template attracts strangers for ever."""
 
 
-def open_gallery(uri: str | os.PathLike[str], *, create: bool = True) -> "Gallery":
-    """Open a gallery: a path, or `sqlite:///PATH`.
+def open_gallery(
+    uri: str | os.PathLike[str], *, create: bool = True, key: bytes | None = None
+) -> "Gallery":
+    """Open a gallery: a path, `sqlite:///PATH` or `postgresql://...`.
 
-    It is created when it does not exist, unless `create` is False. Raises `GalleryUnavailable`.
+    A collection other than "default" is named after a `#`, as in `people.mien#visitors`:
+    collections of one gallery have their own people, contract and retention period. What does not
+    exist is created, unless `create` is False. `key`, 32 bytes, opens an encrypted gallery and
+    makes a new one encrypted (default: what `MIEN_GALLERY_KEY` or `MIEN_GALLERY_KEY_FILE` gives).
+    Raises `GalleryUnavailable`.
     """
-    text = os.fspath(uri)
+    text, _, collection = os.fspath(uri).partition("#")
+    collection = collection or DEFAULT_COLLECTION
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return Gallery(SqliteStore(Path(text), create))
-    if scheme == "sqlite":
-        return Gallery(SqliteStore(Path(rest[1:] if rest.startswith("/") else rest), create))
-    raise GalleryUnavailable(text, f"unknown kind {scheme!r}; known: a path, sqlite:///PATH")
+    if scheme in ("postgresql", "postgres") and separator:
+        from mien.gallery.postgres import PostgresStore
+
+        return Gallery(PostgresStore(text, create, collection))
+    if separator and scheme != "sqlite":
+        raise GalleryUnavailable(
+            text, f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..."
+        )
+    path = Path((rest[1:] if rest.startswith("/") else rest) if separator else text)
+    return Gallery(SqliteStore(path, create, collection, key=key or key_from_environment()))
 
 
 @dataclass(frozen=True)
@@ -58,8 +76,14 @@ class Gallery:
         *,
         choose: Choose = only,
         min_quality: float = MIN_QUALITY,
+        metadata: Mapping[str, str] | None = None,
+        negative: bool = False,
     ) -> list[Template]:
         """Add pictures of a person; when this returns they are on disk.
+
+        `metadata` is kept with each template, for `where` of a search. `negative` pictures show
+        somebody who was taken for this person and is not: faces closer to them than to the
+        person's own pictures no longer match.
 
         All or nothing: a picture that cannot be used raises (`NoFaceFound`, `SeveralFacesFound`,
         `LowQuality`, `UnreadableImage`, ...) and none is enrolled. The first enrolment fixes the
@@ -73,7 +97,12 @@ class Gallery:
         for picture in pictures:
             image = read_image(picture)
             face = usable(recognizer.embed(image, choose), image.source, min_quality)
-            entries.append(Entry(subject, face.embedding, image.source, face.quality.value))
+            quality, digest = face.quality.value, _sha256(picture)
+            entries.append(
+                Entry(
+                    subject, face.embedding, image.source, quality, metadata or {}, negative, digest
+                )
+            )
         return self.add(entries)
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
@@ -89,13 +118,18 @@ class Gallery:
         *,
         fpir: float = 1e-2,
         limit: int = 5,
+        where: Where | None = None,
     ) -> list[Identification]:
         """Who each face of a picture is among the enrolled, or nobody.
 
-        `fpir` is the share of strangers that may be named wrongly, over the whole gallery.
+        `fpir` is the share of strangers that may be named wrongly, over the whole collection.
+        `where` lets only templates with some metadata take part: {"site": "north"}, or
+        {"site": ["north", "south"]}.
         Raises `NoOperatingPoint` when the model was never measured.
         """
-        return self.identify_faces(recognizer.recognize(source), recognizer, fpir=fpir, limit=limit)
+        return self.identify_faces(
+            recognizer.recognize(source), recognizer, fpir=fpir, limit=limit, where=where
+        )
 
     def identify_faces(
         self,
@@ -104,11 +138,12 @@ class Gallery:
         *,
         fpir: float = 1e-2,
         limit: int = 5,
+        where: Where | None = None,
     ) -> list[Identification]:
         """`identify` for faces that were recognised already."""
         self.require(recognizer.contract)
         size = len(self)
-        found = self.search_batch([face.embedding for face in faces], limit)
+        found = self.search_batch([face.embedding for face in faces], limit, where)
         return [
             decision.identify(
                 face.face,
@@ -121,11 +156,13 @@ class Gallery:
             for face, matches in zip(faces, found, strict=True)
         ]
 
-    def search(self, probe: Embedding, limit: int = 5) -> list[Match]:
+    def search(self, probe: Embedding, limit: int = 5, where: Where | None = None) -> list[Match]:
         """The subjects most like a probe, best first, each with its best template."""
-        return self.search_batch([probe], limit)[0]
+        return self.search_batch([probe], limit, where)[0]
 
-    def search_batch(self, probes: Sequence[Embedding], limit: int = 5) -> list[list[Match]]:
+    def search_batch(
+        self, probes: Sequence[Embedding], limit: int = 5, where: Where | None = None
+    ) -> list[list[Match]]:
         """`search` for several probes at once. Raises `ContractMismatch`."""
         if limit < 1:
             raise InputError(f"limit must be at least 1, got {limit}")
@@ -133,7 +170,7 @@ class Gallery:
             self.require(probe.contract)
         if not probes:
             return []
-        return self.store.search(np.stack([probe.vector for probe in probes]), limit)
+        return self.store.search(np.stack([probe.vector for probe in probes]), limit, where)
 
     def subjects(self) -> list[Subject]:
         """Everyone enrolled, by name."""
@@ -187,6 +224,16 @@ class Gallery:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _sha256(source: Source) -> str:
+    """The digest of a picture's bytes, which tells later whether a file is still the same."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(source, bytes | bytearray | memoryview):
+        return hashlib.sha256(source).hexdigest()
+    return ""
 
 
 def usable(face: RecognizedFace, source: str, min_quality: float) -> RecognizedFace:

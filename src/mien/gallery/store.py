@@ -1,7 +1,7 @@
 """What a store of templates must do, whatever engine is behind it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from mien.errors import InputError
 from mien.types import Embedding, Match, Template
 
+Where = Mapping[str, str | Collection[str]]
+"""A filter on metadata: every key named must have the value, or one of the values, given."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Entry:
-    """One vector to be enrolled. `source` names the picture, `quality` is in [0, 1].
+    """One vector to be enrolled.
+
+    `source` names the picture and `source_sha256` is the digest of its bytes, in hex, or empty;
+    `quality` is in [0, 1]. A `negative` entry says who the subject is *not*: a probe that is
+    closer to it than to the subject's templates does not match the subject. `created` is an
+    ISO 8601 time in UTC, or None for now.
 
     Raises `InputError` for a subject whose name is empty or not valid Unicode.
     """
@@ -22,6 +30,10 @@ class Entry:
     embedding: Embedding
     source: str
     quality: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    negative: bool = False
+    source_sha256: str = ""
+    created: str | None = None
 
     def __post_init__(self) -> None:
         if not self.subject.strip():
@@ -69,10 +81,21 @@ class Store(Protocol):
         """
         ...
 
-    def search(self, probes: NDArray[np.float32], limit: int) -> list[list[Match]]:
+    def search(
+        self, probes: NDArray[np.float32], limit: int, where: Where | None = None
+    ) -> list[list[Match]]:
         """For each probe (n, dim) the `limit` best subjects by their best template, best first.
 
-        Sees everything that any process had added when it was called.
+        Sees everything that any process had added when it was called. Scores are exact. With
+        `where`, only templates whose metadata pass it take part. A subject with a negative
+        template that is closer to the probe than its best other template is left out.
+        """
+        ...
+
+    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+        """Everything enrolled, negatives too, as (template id, entry) with ids over `after`.
+
+        Oldest first, read in batches: a store may change between two of them.
         """
         ...
 

@@ -1,0 +1,145 @@
+"""mien serve"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mien.cli import options
+from mien.cli.output import emit, table
+from mien.server.keys import EVERY_GALLERY, ROLES, KeyFile, Role
+from mien.weights import home
+
+if TYPE_CHECKING:
+    from mien.server import Galleries
+
+_keys = click.option(
+    "--keys", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    default=lambda: home() / "keys.json",
+    help="File of the bearer keys.  [default: keys.json in your data folder]",
+)  # fmt: skip
+
+
+@click.group(invoke_without_command=True)
+@click.option("--gallery", "uri", envvar="MIEN_GALLERY", metavar="URI",
+              help="A folder with one file a gallery, or one gallery.  "
+              "[default: MIEN_GALLERY, else your data folder]")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="TLS certificate chain (PEM).")  # fmt: skip
+@click.option("--private-key", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="FILE", help="Private key of the certificate (PEM).")  # fmt: skip
+@click.option("--proxies", metavar="ADDRESSES",
+              help="Believe X-Forwarded-For from these.  [default: from nobody]")  # fmt: skip
+@click.option("--audit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              default=lambda: home() / "audit.jsonl",
+              help="Who searched, enrolled and erased.  "
+              "[default: audit.jsonl in your data folder]")  # fmt: skip
+@_keys
+@options.model
+@options.threads
+@click.pass_context
+def command(
+    context: click.Context,
+    uri: str | None,
+    host: str,
+    port: int,
+    certificate: Path | None,
+    private_key: Path | None,
+    proxies: str | None,
+    audit: Path,
+    keys: Path,
+    model: str,
+    threads: int | None,
+) -> None:
+    """Start the server: REST interface and web page.
+
+    Without keys it answers this machine only, and everybody on it may do everything. To let others
+    in, make keys first:
+
+    \b
+    mien serve keys add --role admin
+    mien serve --host 0.0.0.0 --certificate chain.pem --private-key key.pem
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mien.recognition import load
+    from mien.server import Settings, create_app
+    from mien.server.running import require_keys_beyond_loopback, run
+
+    closed = require_keys_beyond_loopback(host, keys)
+    settings = Settings(keys=keys if closed else None, audit=audit)
+    app = create_app(load(model, threads=threads), _galleries(uri), settings)
+    scheme = "https" if certificate else "http"
+    click.echo(f"mien serves {scheme}://{host}:{port}/ - stop it with Ctrl-C", err=True)
+    if not closed:
+        click.echo("no keys: it answers only this machine, and everybody on it may do everything; "
+                   "'mien serve keys add' makes a key", err=True)  # fmt: skip
+    run(app, host, port, certificate, private_key, proxies)
+
+
+def _galleries(uri: str | None) -> "Galleries":
+    from mien.server import Galleries
+
+    if uri is None:
+        home().mkdir(parents=True, exist_ok=True)
+        return Galleries(home())
+    if "://" not in uri and (Path(uri).is_dir() or uri.endswith("/")):
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        return Galleries(Path(uri))
+    return Galleries(None, {Path(uri).stem: uri})
+
+
+@command.group("keys")
+def keys_() -> None:
+    """Make, list and revoke the keys that open this server."""
+
+
+@keys_.command()
+@click.option("--role", type=click.Choice(ROLES), required=True,
+              help="read: look and search; write: also enrol and erase people; "
+              "admin: also make and delete galleries.")  # fmt: skip
+@click.option("--gallery", "galleries", multiple=True, metavar="NAME",
+              help="Open only this one; may be repeated.  [default: every gallery]")  # fmt: skip
+@click.option("--note", default="", help="Whose key this is, for the list.")
+@_keys
+def add(role: Role, galleries: tuple[str, ...], note: str, keys: Path) -> None:
+    """Make a key and print it, once: only its hash is kept."""
+    click.echo(KeyFile(keys).add(role, galleries, note))
+    click.echo(f"the key above is not shown again; its hash is in {keys}", err=True)
+
+
+@keys_.command("list")
+@_keys
+@options.as_json
+def list_(keys: Path, as_json: bool) -> None:
+    """Every key: its id, role, galleries, and when it was last used."""
+    file = KeyFile(keys)
+    used = file.last_used()
+    rows = [
+        {"id": key.id, "role": key.role, "galleries": list(key.galleries), "created": key.created,
+         "last_used": used.get(key.id), "note": key.note}
+        for key in file.listed()
+    ]  # fmt: skip
+    if as_json:
+        for row in rows:
+            emit(row)
+        return
+    table(
+        ("key", "role", "galleries", "created", "last used", "note"),
+        [
+            (key.id, key.role, "every gallery" if EVERY_GALLERY in key.galleries
+             else ", ".join(key.galleries), key.created, used.get(key.id, "never"), key.note)
+            for key in file.listed()
+        ],
+    )  # fmt: skip
+
+
+@keys_.command()
+@click.argument("name", metavar="ID")
+@_keys
+def revoke(name: str, keys: Path) -> None:
+    """Make a key useless, at once, also for a server that is running."""
+    KeyFile(keys).revoke(name)
+    click.echo(f"{name} opens nothing any more", err=True)

@@ -1,0 +1,471 @@
+"""Group the faces of an album by person, when nobody has been named.
+
+Average linkage on a sparse graph of alike faces. Two groups are joined when the mean score over all
+pairs between them reaches a threshold; the mean comes from the sums of their vectors, so it is
+exact although only pairs above a floor are ever stored. That loses nothing: where the mean of some
+scores reaches a value, one of the scores does. One lucky pair, which is all that DBSCAN and
+connected components need to merge two people, moves a mean of many pairs very little.
+
+The threshold is an operating point of the recogniser (see `linkage`) and falls as groups grow, for
+a mean over many comparisons strays less than a single one. What is known for certain always holds:
+faces to be kept apart (two faces of one picture are two people), faces known to belong together,
+and the groups of an earlier run, which keep their numbers when new faces join them.
+
+Source of the order of merging: reciprocal nearest neighbours, as in Murtagh, "A survey of recent
+advances in hierarchical clustering algorithms", 1983.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien import decision
+from mien.errors import InputError
+from mien.types import OperatingPoint
+
+Labels = NDArray[np.int64]  # (n,): the number of each face's group, -1 for none
+Pairs = NDArray[np.int64]  # (m, 2): indices of two faces
+
+NONE = -1
+MIN_QUALITY = 0.1
+"""Faces below this quality may join a group but found none and connect none."""
+
+_SETTLED = 10_000  # thresholds are no looser for albums smaller than this many faces
+_LIMIT = 64  # neighbours kept of a face among those before it; bounds memory for famous people
+_ROWS, _COLUMNS = 1024, 8192  # of the score matrix at a time: 32 MB
+_CHUNK = 1 << 16
+
+
+# ------------------------------------------------------------------------------------- thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """What two groups need to be one: `alone` for single faces, nearing `grouped` for large ones.
+
+    `grouped` is the lower of the two; no pair of faces below it is ever looked at.
+    """
+
+    alone: OperatingPoint
+    grouped: OperatingPoint
+
+    def needed(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean score that groups of `a` and `b` faces need, elementwise."""
+        floor = self.grouped.threshold
+        needed: NDArray[np.float64] = floor + (self.alone.threshold - floor) / (a * b)
+        return needed
+
+
+def linkage(
+    points: Sequence[OperatingPoint], faces: int, contract: str, *, fpir: float = 0.5
+) -> Linkage:
+    """The thresholds for an album of so many faces.
+
+    `fpir` is how often a lone face may find a stranger in the whole album that passes for the same
+    person; the more faces there are, the stricter each comparison becomes. Groups need a tenth of
+    that strictness: ten times the false match rate. Both were chosen on the people of LFW's
+    development training set. Raises `NoOperatingPoint`.
+    """
+    size = max(faces, _SETTLED)
+    alone = decision.identification_point(points, fpir, size, contract)
+    # A rate of ten is a certainty in so large an album, hence the step back to a rate per search.
+    rate = decision.fpir_for(10 * decision.fmr_for(fpir, size), size)
+    grouped = decision.identification_point(points, min(rate, 1 - 1e-12), size, contract)
+    return Linkage(alone, grouped)
+
+
+# --------------------------------------------------------------------------------------- grouping
+
+
+def cluster(
+    vectors: NDArray[np.float32],
+    needs: Linkage,
+    *,
+    apart: Pairs | None = None,
+    together: Pairs | None = None,
+    usable: NDArray[np.bool_] | None = None,
+    known: Labels | None = None,
+) -> Labels:
+    """The group of each face: unit vectors (n, dim) to numbers (n,), -1 for a face left alone.
+
+    No group holds two faces that are `apart`; faces that are `together` are in one group. Faces
+    that are not `usable` (poor ones, see `MIN_QUALITY`) are added at the end to the group they
+    resemble: they neither found groups nor bring two together.
+
+    `known` (n,) carries an earlier result on, with -1 for faces that have no group yet: those join
+    groups or found new ones, with numbers above all known ones, and nobody's group changes. Scores
+    are then only computed for the faces from the first one on that is -1 and after which no known
+    face follows, so put the new ones last. New groups are numbered by size, largest first.
+
+    Memory grows with the number of faces, time with its square: 13,233 faces take about a second.
+    Raises `InputError` when what must hold contradicts itself.
+    """
+    count = len(vectors)
+    usable = np.ones(count, bool) if usable is None else usable
+    known = np.full(count, NONE) if known is None else known
+    apart = _pairs(apart, count)
+    together = _pairs(together, count)
+    if len(usable) != count or len(known) != count:
+        raise InputError(f"{count} faces need as many qualities and earlier groups")
+
+    part, seeds = _certain(count, together, known)
+    # A part that somebody vouched for counts as usable, whatever its faces look like.
+    good = np.bincount(part, usable, len(seeds)) > 0
+    good |= (np.bincount(part, minlength=len(seeds)) > 1) | (seeds != NONE)
+    pairs = part[_neighbours(vectors, needs.grouped.threshold, _first_new(known))]
+    groups = _Groups(
+        sums=_sums(vectors, part, len(seeds)),
+        sizes=np.bincount(part, minlength=len(seeds)).astype(np.float64),
+        lock=seeds,
+        forbidden=_forbidden(part, apart),
+        needs=needs,
+    )
+    moved = groups.merge(pairs[good[pairs].all(axis=1)])
+    numbers = groups.lock
+    # Now the poor ones: with every usable group locked, they can only be added to it.
+    groups.lock = np.where(good, np.arange(len(good)), NONE)
+    moved = groups.merge(moved[pairs])[moved]
+    return _numbered(groups.lock[moved[part]], numbers)
+
+
+def same_picture(pictures: Sequence[str]) -> Pairs:
+    """All pairs (m, 2) of faces that are in the same picture, given the picture of each face."""
+    faces_of: dict[str, list[int]] = {}
+    for face, picture in enumerate(pictures):
+        faces_of.setdefault(picture, []).append(face)
+    found = [pair for faces in faces_of.values() for pair in combinations(faces, 2)]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _pairs(pairs: Pairs | None, count: int) -> Pairs:
+    if pairs is None or not len(pairs):
+        return np.zeros((0, 2), np.int64)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.min() < 0 or pairs.max() >= count:
+        raise InputError(f"pairs of faces are two indices below {count}, got shape {pairs.shape}")
+    return pairs
+
+
+def _certain(count: int, together: Pairs, known: Labels) -> tuple[Labels, Labels]:
+    """The parts that are given: each face's part, numbered from 0, and each part's known group."""
+    root = list(range(count))
+
+    def find(face: int) -> int:
+        while root[face] != face:
+            root[face] = root[root[face]]
+            face = root[face]
+        return face
+
+    first_of: dict[int, int] = {}
+    given = [
+        (int(face), first_of.setdefault(int(known[face]), int(face)))
+        for face in np.flatnonzero(known != NONE)
+    ]
+    for a, b in [*given, *together.tolist()]:
+        root[find(a)] = find(b)
+    _, part = np.unique([find(face) for face in range(count)], return_inverse=True)
+    part = part.astype(np.int64)
+    seeds = np.full(part.max() + 1 if count else 0, NONE)
+    for group, face in first_of.items():
+        if seeds[part[face]] != NONE:
+            raise InputError(
+                f"groups {seeds[part[face]]} and {group} of the earlier run hold faces that are "
+                f"said to be of one person; give them one number first"
+            )
+        seeds[part[face]] = group
+    return part, seeds
+
+
+def _forbidden(part: Labels, apart: Pairs) -> Pairs:
+    ends = part[apart]
+    clash = np.flatnonzero(ends[:, 0] == ends[:, 1])
+    if len(clash):
+        a, b = apart[clash[0]]
+        raise InputError(
+            f"faces {a} and {b} are to be kept apart, but are known to be of one person"
+        )
+    return ends
+
+
+def _first_new(known: Labels) -> int:
+    """From which face on scores are needed: all before have been compared in an earlier run."""
+    old = np.flatnonzero(known != NONE)
+    return int(old[-1]) + 1 if len(old) else 0
+
+
+def _sums(vectors: NDArray[np.float32], part: Labels, parts: int) -> NDArray[np.float32]:
+    sums = np.zeros((parts, *vectors.shape[1:]), np.float32)
+    np.add.at(sums, part, vectors)
+    return sums
+
+
+def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs:
+    """Pairs (m, 2) of faces that score at least `floor`, one of them `first` or a later one.
+
+    Of each face the `_LIMIT` best among those before it are kept.
+    """
+    found = [np.zeros((0, 2), np.int64)]
+    for top in range(first, len(vectors), _ROWS):
+        block = vectors[top : top + _ROWS]
+        kept = [_NOTHING]
+        for left in range(0, top + len(block), _COLUMNS):
+            product = block @ vectors[left : min(left + _COLUMNS, top + len(block))].T
+            flat = np.flatnonzero(product >= floor)
+            row, column = np.divmod(flat, product.shape[1])
+            column += left
+            before = column < row + top
+            kept.append((row[before], column[before], product.ravel()[flat[before]]))
+            if sum(len(rows) for rows, _, _ in kept) > 8 * _LIMIT * _ROWS:
+                kept = [_best(kept)]
+        row, column, _ = _best(kept)
+        found.append(np.column_stack([column, row + top]))
+    return np.concatenate(found)
+
+
+_Scored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+_NOTHING: _Scored = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+def _best(parts: Sequence[_Scored]) -> _Scored:
+    """Rows, columns and scores of several lists as one, the best `_LIMIT` of each row."""
+    row, column, score = (np.concatenate(lists) for lists in zip(*parts, strict=True))
+    counts = np.bincount(row)
+    if counts.max(initial=0) <= _LIMIT:
+        return row, column, score
+    order = np.lexsort((-score, row))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    kept = order[np.arange(len(order)) - starts[row[order]] < _LIMIT]
+    return row[kept], column[kept], score[kept]
+
+
+@dataclass
+class _Groups:
+    """Groups as they grow: sums of vectors (g, dim), sizes (g,), locks (g,), forbidden pairs.
+
+    Two groups with a lock are never joined. When two groups are joined everything moves to the
+    first; the second stays behind, and no pair names it any more.
+    """
+
+    sums: NDArray[np.float32]
+    sizes: NDArray[np.float64]
+    lock: Labels
+    forbidden: Pairs
+    needs: Linkage
+
+    def merge(self, pairs: Pairs) -> Labels:
+        """Join groups until none of the pairs may be; where each group went (g,).
+
+        Every round joins all pairs of groups that are each other's best; large groups take in more
+        (see `_more`). A pair whose mean falls below the floor is forgotten: it cannot rise again
+        unless another pair lifts it.
+        """
+        moved = np.arange(len(self.lock))
+        a, b, margin = self._scored(pairs)
+        while True:
+            best = np.zeros(len(self.lock))
+            np.maximum.at(best, a, margin)
+            np.maximum.at(best, b, margin)
+            chosen = np.flatnonzero((margin >= 0) & (margin == best[a]) & (margin == best[b]))
+            if not len(chosen):
+                return moved
+            chosen = _disjoint(a, b, chosen, len(self.lock))
+            larger = self.sizes[a[chosen]] >= self.sizes[b[chosen]]
+            hub = np.where(larger, a[chosen], b[chosen])
+            joins = np.where(larger, b[chosen], a[chosen])
+            step = np.arange(len(self.lock))
+            step[joins] = hub
+            joins = np.concatenate([joins, self._more(a, b, margin, best, hub, joins, step)])
+            self._join(joins, step)
+            moved = step[moved]
+            changed = np.zeros(len(self.lock), bool)
+            changed[hub] = True
+            a, b = step[a], step[b]
+            stale = changed[a] | changed[b]
+            fresh = self._scored(np.column_stack([a[stale], b[stale]]))
+            a, b, margin = (
+                np.concatenate([old[~stale], new])
+                for old, new in zip((a, b, margin), fresh, strict=True)
+            )
+
+    def _more(
+        self,
+        a: Labels,
+        b: Labels,
+        margin: NDArray[np.float64],
+        best: NDArray[np.float64],
+        hub: Labels,
+        joins: Labels,
+        step: Labels,
+    ) -> Labels:
+        """What else a hub takes in this round, which `step` is told: else the famous take for ever.
+
+        Those whose best is the hub, in order, as long as all that joins it stays within a tenth
+        of its size: they hardly change each other's mean. They are free of locks and of conflicts
+        among themselves, or wait for a later round.
+        """
+        room = np.zeros(len(step))
+        room[hub] = self.sizes[hub] / 10 - self.sizes[joins]
+        busy = np.zeros(len(step), bool)
+        busy[hub] = busy[joins] = True
+        ends = np.concatenate([np.column_stack([a, b]), np.column_stack([b, a])])
+        margins = np.concatenate([margin, margin])
+        one, other = ends.T  # one joins other
+        fits = (margins >= 0) & (margins == best[one]) & ~busy[one] & (self.lock[one] == NONE)
+        fits &= self.sizes[one] <= room[other]
+        one, other, margins = one[fits], other[fits], margins[fits]
+        order = np.lexsort((-margins, other))
+        one, other = one[order], other[order]
+        filled = np.cumsum(self.sizes[one])
+        before = np.searchsorted(other, other)
+        filled -= np.concatenate([[0], filled])[before]
+        one, other = one[filled <= room[other]], other[filled <= room[other]]
+        one, first = np.unique(one, return_index=True)
+        step[one] = other[first]
+        p, q = self.forbidden[step[self.forbidden[:, 0]] == step[self.forbidden[:, 1]]].T
+        conflict = np.intersect1d(one, np.concatenate([p, q]))
+        step[conflict] = conflict
+        return np.setdiff1d(one, conflict)
+
+    def _scored(self, pairs: Pairs) -> tuple[Labels, Labels, NDArray[np.float64]]:
+        """Both ends, and by how much the mean exceeds what is needed, of pairs that may count."""
+        pairs = _unique(pairs)
+        a, b = pairs.T
+        free = (self.lock[a] == NONE) | (self.lock[b] == NONE)
+        free &= ~np.isin(_keys(pairs), _keys(self.forbidden))
+        a, b = a[free], b[free]
+        mean = _dots(self.sums, a, self.sums, b) / (self.sizes[a] * self.sizes[b])
+        high = mean >= self.needs.grouped.threshold
+        a, b, mean = a[high], b[high], mean[high]
+        return a, b, mean - self.needs.needed(self.sizes[a], self.sizes[b])
+
+    def _join(self, joins: Labels, step: Labels) -> None:
+        """Move groups to where `step` says; `joins` are those that move."""
+        np.add.at(self.sums, step[joins], self.sums[joins])
+        np.add.at(self.sizes, step[joins], self.sizes[joins])
+        np.maximum.at(self.lock, step[joins], self.lock[joins])
+        self.forbidden = step[self.forbidden]
+
+
+def _disjoint(a: Labels, b: Labels, chosen: Labels, groups: int) -> Labels:
+    """Of the chosen pairs, those in which neither end occurs in an earlier one (ties of scores)."""
+    first = np.full(groups, len(a))
+    np.minimum.at(first, a[chosen], chosen)
+    np.minimum.at(first, b[chosen], chosen)
+    kept: Labels = chosen[(first[a[chosen]] == chosen) & (first[b[chosen]] == chosen)]
+    return kept
+
+
+def _keys(pairs: Pairs) -> NDArray[np.int64]:
+    """One number for each pair, the same in either order."""
+    keys: NDArray[np.int64] = (pairs.min(axis=1) << 32) | pairs.max(axis=1)
+    return keys
+
+
+def _unique(pairs: Pairs) -> Pairs:
+    """Each pair of two different groups once, the smaller number first, in order."""
+    keys = np.unique(_keys(pairs)) if len(pairs) else np.zeros(0, np.int64)
+    both = np.column_stack([keys >> 32, keys & 0xFFFFFFFF])
+    different: Pairs = both[both[:, 0] != both[:, 1]]
+    return different
+
+
+def _dots(
+    x: NDArray[np.float32], rows: Labels, y: NDArray[np.float32], others: Labels
+) -> NDArray[np.float64]:
+    """The products of `rows` of x with `others` of y, one by one."""
+    dots = np.empty(len(rows))
+    for start in range(0, len(rows), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        dots[some] = np.einsum("ij,ij->i", x[rows[some]], y[others[some]])
+    return dots
+
+
+def _numbered(home: Labels, numbers: Labels) -> Labels:
+    """The number of each face's group: `home` (n,) is which one, `numbers` what some are called.
+
+    The others are numbered by size and then by their first face; -1 for those of one face.
+    """
+    homes, first, index, sizes = np.unique(
+        home, return_index=True, return_inverse=True, return_counts=True
+    )
+    number = np.where(homes == NONE, NONE, numbers[homes])
+    new = np.flatnonzero((number == NONE) & (homes != NONE) & (sizes > 1))
+    order = new[np.lexsort((first[new], -sizes[new]))]
+    number[order] = np.arange(len(order)) + numbers.max(initial=NONE) + 1
+    labels: Labels = number[index]
+    return labels
+
+
+# -------------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Precision and recall, both in [0, 1]."""
+
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Their harmonic mean."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well groups agree with the people that are really there.
+
+    `pairwise` counts pairs of faces, so that large groups count most; `bcubed` looks from each face
+    at its own group, so that every face counts alike (Bagga and Baldwin, 1998). `purity` is the
+    share of faces that belong to the commonest person of their group; `groups` counts all of them
+    and `people` the true ones, single faces included.
+    """
+
+    pairwise: Rates
+    bcubed: Rates
+    purity: float
+    groups: int
+    people: int
+
+
+def agreement(people: Sequence[str] | NDArray[np.str_], labels: Labels) -> Agreement:
+    """Compare groups (n,) with the true people (n,). A face labelled -1 is a group of its own.
+
+    Without any pair of faces to be right or wrong about, pairwise precision or recall is 1. Raises
+    `InputError` when there are no faces.
+    """
+    count = len(labels)
+    if not count or len(people) != count:
+        raise InputError(f"{count} groups and {len(people)} people: give one of each for each face")
+    _, person = np.unique(people, return_inverse=True)
+    lone = labels == NONE
+    _, group = np.unique(
+        np.where(lone, labels.max() + 1 + np.arange(count), labels), return_inverse=True
+    )
+    cells, both = np.unique((person.astype(np.int64) << 32) | group, return_counts=True)
+    of_person, of_group = np.bincount(person), np.bincount(group)
+    p, g = cells >> 32, cells & 0xFFFFFFFF
+    largest = np.zeros(len(of_group), np.int64)
+    np.maximum.at(largest, g, both)
+    together = _pairs_in(both)
+    return Agreement(
+        pairwise=Rates(
+            together / _pairs_in(of_group) if _pairs_in(of_group) else 1.0,
+            together / _pairs_in(of_person) if _pairs_in(of_person) else 1.0,
+        ),
+        bcubed=Rates(
+            float((both * (both / of_group[g])).sum() / count),
+            float((both * (both / of_person[p])).sum() / count),
+        ),
+        purity=float(largest.sum() / count),
+        groups=len(of_group),
+        people=len(of_person),
+    )
+
+
+def _pairs_in(sizes: NDArray[np.int64]) -> int:
+    return int((sizes * (sizes - 1)).sum())

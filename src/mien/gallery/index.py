@@ -1,0 +1,314 @@
+"""The codes of one collection, kept in step with the record, and the search over them.
+
+The index file is derived and disposable: whatever is wrong with it (missing, stale, torn by a
+crash, damaged, another gallery's), the codes are made again from the record, and no answer is
+taken from them alone: they say which vectors to fetch and compare. What the file does not hold
+yet, the newest few thousand templates, each process keeps in memory; a small gallery has no file.
+
+Two facts make this safe. Template ids only grow, in the order of commits, so what is new is what
+is larger than the last one held. And the record decides: a removed template that an index still
+holds is not found when its vector is fetched.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.gallery.cipher import Cipher, to_text
+from mien.gallery.index_file import Identity, IndexFile, StaleIndex, Tail
+from mien.gallery.scan import Block, Kernel, Quantizer, candidates
+from mien.types import Match
+
+_FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
+_BATCH = 4096
+_SAMPLE = 8192
+_AMONG = "IN (SELECT value FROM json_each(?))"
+
+
+class Index:
+    """The codes of one collection. `path` is None when they may only be in memory."""
+
+    def __init__(self, collection: int, path: Path | None, cipher: Cipher, kernel: Kernel) -> None:
+        self._collection = collection
+        self._path = path
+        self._cipher = cipher
+        self._kernel = kernel
+        self._file: IndexFile | None = None
+        self._tail = Tail()
+        self._quantizer: Quantizer | None = None
+        self._version: int | None = None  # of the collection, when it was last looked at
+        self._erasures = ""
+        self._subjects = 0
+        self._write_from = _FILE_ROWS
+
+    @property
+    def wants_writing(self) -> bool:
+        """Whether the file should be written, or erase what another process removed."""
+        if self._path is None:
+            return False
+        behind = self._file is not None and self._file.erasures != self._erasures
+        return behind or len(self._tail) >= self._write_from
+
+    def refresh(self, db: sqlite3.Connection) -> None:
+        """Learn what any process changed since the last time."""
+        version, erasures, templates, subjects = db.execute(
+            "SELECT version, erasures, templates, subjects FROM collection WHERE id = ?",
+            (self._collection,),
+        ).fetchone()
+        if version == self._version:
+            return
+        if self._version is None or self._replaced():
+            self._reopen(db)
+        elif erasures != self._erasures:
+            self._tail.forget(self._gone(db, self._tail.ids()))
+        self._load(db, templates)
+        self._version, self._erasures, self._subjects = version, erasures, subjects
+
+    def search(
+        self,
+        db: sqlite3.Connection,
+        probes: NDArray[np.float32],
+        limit: int,
+        allowed: NDArray[np.int64] | None,
+    ) -> list[list[Match]]:
+        """The best subjects for each probe (p, dim), of all or of the templates `allowed`."""
+        if self._quantizer is None:
+            return [[] for _ in probes]
+        blocks = self._blocks()
+        if allowed is not None:
+            blocks = [block.among(allowed) for block in blocks]
+            available = len(np.unique(np.concatenate([block.subjects for block in blocks])))
+        else:
+            available = self._subjects
+        answers: list[list[Match]] = [[] for _ in probes]
+        wanted, unanswered = min(limit, available), list(range(len(probes)))
+        while unanswered and wanted:
+            found = candidates(blocks, self._quantizer, probes[unanswered], wanted, self._kernel)
+            for number, ids in zip(unanswered, found, strict=True):
+                answers[number] = self._exact(db, probes[number], ids, limit)
+            if wanted == available:
+                break
+            # Subjects that a negative ruled out, or that were just removed: look further.
+            unanswered = [n for n in unanswered if len(answers[n]) < limit]
+            wanted = min(8 * wanted, available)
+        return answers
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Bring the file up to date. The caller holds the write lock. Raises `OSError`."""
+        assert self._path is not None
+        if self._file is None or self._replaced():
+            if self._path.exists():
+                self._version = None  # another process has made one: start from that
+        else:
+            self._reload()
+        self.refresh(db)
+        if self._file is not None and self._file.erasures != self._erasures:
+            known = np.concatenate([block.ids for block in self._file.blocks()])
+            self._file.forget(self._gone(db, known), self._erasures)
+        if len(self._tail) < self._write_from or self._quantizer is None:
+            return
+        blocks = list(self._tail.blocks())
+        if self._file is None:
+            identity = self._identity(db)
+            IndexFile.write(self._path, identity, self._erasures, self._quantizer, blocks)
+            self._version = None
+        else:
+            self._file.append(blocks)
+            self._tail = Tail()
+
+    def do_without_file(self) -> None:
+        """It cannot be written: try again when there is much more."""
+        self._write_from = max(4 * self._write_from, 2 * len(self._tail))
+
+    def forget(self, db: sqlite3.Connection, ids: NDArray[np.int64]) -> None:
+        """Overwrite removed templates (ids ascending). The caller holds the write lock."""
+        self._tail.forget(ids)
+        if self._file is None or self._replaced():
+            self._version = None
+            self._reopen(db)
+        else:
+            self._reload()
+        if self._file is not None:
+            row = db.execute(
+                "SELECT erasures FROM collection WHERE id = ?", (self._collection,)
+            ).fetchone()
+            self._file.forget(ids, row[0])
+
+    def close(self) -> None:
+        """Let go of the file and the memory."""
+        self._start_again()
+        self._quantizer, self._version = None, None
+
+    def _start_again(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file, self._tail = None, Tail()
+
+    def _blocks(self) -> list[Block]:
+        return [*(self._file.blocks() if self._file else ()), *self._tail.blocks()]
+
+    def _exact(
+        self,
+        db: sqlite3.Connection,
+        probe: NDArray[np.float32],
+        candidates: NDArray[np.int64],
+        limit: int,
+    ) -> list[Match]:
+        """The best subjects among candidates, by their vectors in the record."""
+        rows = db.execute(
+            f"SELECT id, subject, vector FROM template WHERE id {_AMONG}",
+            (json.dumps(candidates.tolist()),),
+        ).fetchall()
+        if not rows:
+            return []
+        ids, subjects, vectors = self._decode(rows)
+        scores = vectors @ probe
+        best: dict[int, int] = {}
+        for row in np.lexsort((ids, -scores)):
+            best.setdefault(int(subjects[row]), int(row))
+        ruled_out = self._negatives(db, probe, {s: float(scores[row]) for s, row in best.items()})
+        chosen = [(s, row) for s, row in best.items() if s not in ruled_out][:limit]
+        names = dict(
+            db.execute(
+                f"SELECT id, name FROM subject WHERE id {_AMONG}",
+                (json.dumps([subject for subject, _ in chosen]),),
+            )
+        )
+        return [
+            Match(
+                to_text(self._cipher.open(names[subject], f"name:{subject}")),
+                int(ids[row]),
+                float(np.clip(scores[row], -1.0, 1.0)),
+            )
+            for subject, row in chosen
+        ]
+
+    def _negatives(
+        self, db: sqlite3.Connection, probe: NDArray[np.float32], scores: dict[int, float]
+    ) -> set[int]:
+        """Of subjects and their scores, those whose negatives are closer to the probe."""
+        rows = db.execute(
+            f"SELECT id, subject, vector FROM template WHERE subject {_AMONG} AND negative = 1",
+            (json.dumps(list(scores)),),
+        ).fetchall()
+        if not rows:
+            return set()
+        _, subjects, vectors = self._decode(rows)
+        against = vectors @ probe
+        return {
+            int(subject)
+            for subject, score in zip(subjects, against, strict=True)
+            if score > scores[int(subject)]
+        }
+
+    def _decode(
+        self, rows: list[tuple[int, int, bytes]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        ids, subjects, stored = zip(*rows, strict=True)
+        if self._cipher.sealed:
+            stored = tuple(
+                self._cipher.open(value, f"vector:{id_}")
+                for id_, value in zip(ids, stored, strict=True)
+            )
+        vectors = np.frombuffer(b"".join(stored), "<f4").reshape(len(rows), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < 0.01
+        if not sound.all():  # also where it is not a number
+            raise ValueError(f"the vector of template {ids[int(np.argmin(sound))]} is damaged")
+        return np.array(ids, np.int64), np.array(subjects, np.int64), vectors
+
+    def _identity(self, db: sqlite3.Connection) -> Identity:
+        gallery = db.execute("SELECT value FROM meta WHERE key = 'gallery'").fetchone()[0]
+        contract, dimensions = db.execute(
+            "SELECT contract, dimensions FROM collection WHERE id = ?", (self._collection,)
+        ).fetchone()
+        return Identity(gallery, self._collection, contract or "", dimensions)
+
+    def _gone(self, db: sqlite3.Connection, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of ids (ascending) those that are no longer in the record."""
+        if not len(ids):
+            return ids
+        rows = db.execute(
+            "SELECT id FROM template WHERE collection = ? AND negative = 0 AND id BETWEEN ? AND ?",
+            (self._collection, int(ids[0]), int(ids[-1])),
+        )
+        alive = np.fromiter((i for (i,) in rows), np.int64)
+        return ids[~np.isin(ids, alive, assume_unique=True)]
+
+    def _replaced(self) -> bool:
+        if self._file is None:
+            return self._path is not None and self._path.exists()
+        return self._file.replaced()
+
+    def _reload(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.reload()
+        except StaleIndex:
+            self._version = None
+        if len(self._tail) and self._file.last >= self._tail.ids()[0]:
+            self._version = None  # another process has appended what our tail holds
+
+    def _reopen(self, db: sqlite3.Connection) -> None:
+        self.close()
+        if self._path is None:
+            return
+        identity = self._identity(db)
+        for pause in (0.0, 0.02, 0.1):  # another process may be erasing from it
+            time.sleep(pause)
+            try:
+                self._file = IndexFile(self._path, identity)
+            except StaleIndex:
+                continue
+            except (OSError, ValueError):  # none yet, or one that cannot be mapped
+                return
+            self._quantizer = self._file.quantizer
+            return
+
+    def _load(self, db: sqlite3.Connection, templates: int) -> None:
+        """Codes of all that is newer than what is held; of everything, when they do not fit."""
+        if self._quantizer is not None and self._quantizer.outgrown(templates):
+            self._quantizer = None
+        if self._quantizer is None:
+            if not templates:
+                return
+            self._quantizer = self._fit(db, templates)
+            self._start_again()
+        while not self._extend(db, self._quantizer):
+            self._quantizer = self._quantizer.coarser()
+            self._start_again()
+
+    def _extend(self, db: sqlite3.Connection, quantizer: Quantizer) -> bool:
+        """Add to the tail; False when a vector is too far out for the quantiser."""
+        last = self._tail.last or (self._file.last if self._file else 0)
+        cursor = db.execute(
+            "SELECT id, subject, vector FROM template "
+            "WHERE collection = ? AND negative = 0 AND id > ? ORDER BY id",
+            (self._collection, last),
+        )
+        while rows := cursor.fetchmany(_BATCH):
+            ids, subjects, vectors = self._decode(rows)
+            codes = quantizer.encode(vectors)
+            if codes is None:
+                return False
+            self._tail.append(Block(ids, subjects, codes))
+        return True
+
+    def _fit(self, db: sqlite3.Connection, templates: int) -> Quantizer:
+        """To templates evenly spread over the collection."""
+        rows: Iterator[tuple[int]] = db.execute(
+            "SELECT id FROM template WHERE collection = ? AND negative = 0", (self._collection,)
+        )
+        ids = np.fromiter((i for (i,) in rows), np.int64)
+        if len(ids) > _SAMPLE:
+            ids = ids[np.linspace(0, len(ids) - 1, _SAMPLE).astype(np.int64)]
+        sample = db.execute(
+            f"SELECT id, subject, vector FROM template WHERE id {_AMONG}",
+            (json.dumps(ids.tolist()),),
+        ).fetchall()
+        return Quantizer.fit(self._decode(sample)[2], templates)

@@ -1,0 +1,323 @@
+"""What requests and replies consist of, in the words of the library and of `mien --json`."""
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BoxSides = Annotated[
+    list[float],
+    Field(min_length=4, max_length=4, examples=[[196.2, 81.5, 292.9, 201.0]],
+          description="Left, top, right and bottom in pixels of the picture."),
+]  # fmt: skip
+Name = Annotated[str, Field(examples=["Ada Lovelace"])]
+Score = Annotated[
+    float,
+    Field(ge=-1, le=1, examples=[0.9312],
+          description="Cosine similarity; what it is worth depends on the model."),
+]  # fmt: skip
+Contract = Annotated[
+    str,
+    Field(examples=["retinaface-mobilenet025+dlib-resnet-v1@9d74ebd8"],
+          description="What made a vector; vectors of two contracts are never compared."),
+]  # fmt: skip
+Time = Annotated[
+    str, Field(examples=["2026-11-23T09:30:00+00:00"], description="ISO 8601, in UTC.")
+]
+
+
+class Message(BaseModel):
+    """A part of a request or a reply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------- requests
+
+
+class Pictures(Message):
+    """One picture in base64, or several."""
+
+    image: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
+        examples=["iVBORw0KGgoAAAANSUhEUg..."]
+    )
+
+
+class Probes(Message):
+    """Vectors to be looked up, as `embed` gives them, and the contract that made them."""
+
+    vectors: list[list[float]] = Field(
+        min_length=1, max_length=256, examples=[[[0.081, -0.034, 0.102]]]
+    )
+    contract: Contract
+
+
+# ----------------------------------------------------------------------------------------- replies
+
+
+class FaceQuality(Message):
+    """How usable a face is, 0 to 1, and what limits it."""
+
+    value: float = Field(ge=0, le=1, examples=[0.83])
+    reasons: list[str] = Field(examples=[["blurred"]])
+
+
+class FoundFace(Message):
+    """A face and where it is."""
+
+    box: BoxSides
+    landmarks: list[list[float]] = Field(
+        description="Left eye, right eye, nose, left and right mouth corner, as x and y."
+    )
+    confidence: float = Field(ge=0, le=1, description="How sure the detector is.")
+    quality: float = Field(ge=0, le=1)
+    reasons: list[str] = Field(description="What limits the quality.", examples=[["too small"]])
+
+
+AnyFace = TypeVar("AnyFace", bound=Message)
+
+
+class PictureOf(Message, Generic[AnyFace]):
+    """One picture and its faces, most confident first."""
+
+    image: str = Field(description="The name it was uploaded under.", examples=["door.jpg"])
+    width: int
+    height: int
+    faces: list[AnyFace]
+
+
+class Detections(Message):
+    """The faces in each picture."""
+
+    images: list[PictureOf[FoundFace]]
+
+
+class EmbeddedFace(FoundFace):
+    """A face with its vector."""
+
+    vector: list[float] = Field(description="A unit vector.")
+
+
+class Embeddings(Message):
+    """The faces in each picture with their vectors."""
+
+    contract: Contract
+    images: list[PictureOf[EmbeddedFace]]
+
+
+class VerificationReply(Message):
+    """Whether two pictures show the same person, and how often such an answer is wrong."""
+
+    match: bool
+    score: Score
+    threshold: Score
+    fmr: float = Field(description="Share of different people that match.", examples=[0.001])
+    fnmr: float = Field(description="Share of same people that do not match.", examples=[0.012])
+    protocol: str = Field(description="What the rates were measured on.")
+    contract: Contract
+    fmr_at_score: float = Field(
+        description="Share of different people that score at least this, within what was measured."
+    )
+    faces: list[FoundFace] = Field(description="The face compared in each picture.")
+    images: list[str]
+
+
+class Candidate(Message):
+    """A person enrolled and how much the face is like them."""
+
+    subject: Name
+    score: Score
+
+
+class IdentifiedFace(FoundFace):
+    """Who a face is. `subject` is null for "unknown"."""
+
+    subject: Name | None
+    score: Score
+    threshold: Score
+    fmr_at_score: float = Field(
+        description="Share of different people that score at least this, one to one."
+    )
+    fpir_at_score: float = Field(
+        description="Share of strangers that score at least this against somebody in this gallery."
+    )
+    candidates: list[Candidate]
+
+
+class Identifications(Message):
+    """Who is in each picture."""
+
+    gallery: Name
+    gallery_size: int = Field(description="Templates in the gallery.")
+    fpir: float = Field(description="Share of strangers that may be named wrongly.")
+    protocol: str = Field(description="What the thresholds were measured on.")
+    contract: Contract
+    images: list[PictureOf[IdentifiedFace]]
+
+
+class FoundTemplate(Candidate):
+    """A person enrolled, and which template of theirs is most alike."""
+
+    template: int
+
+
+class SearchReply(Message):
+    """For each vector the people most like it, best first. No threshold is applied."""
+
+    matches: list[list[FoundTemplate]]
+
+
+class TemplateReply(Message):
+    """One enrolled picture of a person; the picture itself is not kept."""
+
+    id: int
+    source: str = Field(description="The name of the picture and a digest of the file.",
+                        examples=["ada1.jpg sha256:3f786850e387550f"])  # fmt: skip
+    quality: float
+    created: Time
+
+
+class SubjectReply(Message):
+    """A person enrolled."""
+
+    subject: Name
+    templates: list[TemplateReply]
+    created: Time
+
+
+class EnrolledImage(Message):
+    """What became of one picture. "present": the same file was enrolled before."""
+
+    image: str
+    status: Literal["enrolled", "present"]
+    quality: FaceQuality
+
+
+class Enrolment(SubjectReply):
+    """A person after an enrolment, and what became of each picture."""
+
+    images: list[EnrolledImage]
+
+
+class SubjectRow(Message):
+    """One line of the list of people."""
+
+    subject: Name
+    templates: int
+    created: Time
+
+
+class SubjectPage(Message):
+    """Part of the list of people, by name. Ask again with `after` = `next` for more."""
+
+    subjects: list[SubjectRow]
+    total: int = Field(description="People in the whole list.")
+    next: Name | None
+
+
+class Erased(Message):
+    """What was erased, for the record."""
+
+    subject: Name
+    templates: int
+    erased: Time
+
+
+class GalleryReply(Message):
+    """The size of a gallery and what its vectors were made by."""
+
+    gallery: Name
+    subjects: int
+    templates: int
+    dimensions: int
+    bytes: int
+    contract: Contract | None
+
+
+class GalleryList(Message):
+    """The galleries that the key opens."""
+
+    galleries: list[Name]
+
+
+class Model(Message):
+    """A network: its licence and whether its file is here."""
+
+    id: str
+    title: str
+    task: str
+    licence: str
+    commercial: Literal["yes", "no", "unclear"]
+    training_data: str
+    cautions: str
+    bytes: int | None
+    sha256: str
+    present: bool
+
+
+class Point(Message):
+    """A threshold and the rates measured at it."""
+
+    threshold: Score
+    fmr: float
+    fnmr: float
+
+
+class LoadedModel(Message):
+    """The recogniser that answers here, and what was measured of it."""
+
+    id: str
+    title: str
+    detector: str
+    embedder: str
+    contract: Contract
+    protocol: str | None
+    operating_points: list[Point]
+    figures: dict[str, str]
+
+
+class Models(Message):
+    """What is loaded, and every network that is known."""
+
+    version: str
+    loaded: LoadedModel
+    models: list[Model]
+
+
+class Me(Message):
+    """What the key that was sent may do."""
+
+    key: str
+    role: Literal["read", "write", "admin"]
+    galleries: list[str] = Field(description='Names, or "*" for every gallery.')
+    keys: bool = Field(description="Whether this server asks for keys.")
+
+
+class Health(Message):
+    """Whether the server is well."""
+
+    status: Literal["ok"]
+
+
+class Problem(BaseModel):
+    """Why a request was not served (RFC 9457), with the facts of the error beside."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/SeveralFacesFound",
+                    "title": "Exactly one face was needed and more were detected.",
+                    "status": 422,
+                    "detail": "3 faces found in party.jpg where one was expected; ...",
+                    "source": "party.jpg",
+                    "count": 3,
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str

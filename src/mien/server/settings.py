@@ -1,0 +1,31 @@
+"""What whoever starts the server decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Limits and files of one server.
+
+    `keys` is the file of bearer keys (see `mien.server.keys`). Without it everybody may do
+    everything, so only requests to this machine by its own name are answered. `audit` is the file
+    that the audit log is appended to, None for no log.
+
+    `body_bytes`, `pictures` and `pixels` limit one request: its size, how many pictures it brings,
+    and width x height of each. `upload_seconds` is how long its body may take to arrive. `queue` is
+    how many requests, and how many pictures, may be waiting or at work in all; `concurrency` is how
+    many requests one key may have there, and `rate` how many a second it may send on average
+    (`burst` at once).
+    """
+
+    keys: Path | None = None
+    audit: Path | None = None
+    body_bytes: int = 32_000_000
+    pictures: int = 16
+    pixels: int = 64_000_000
+    upload_seconds: float = 30.0
+    queue: int = 64
+    concurrency: int = 16
+    rate: float = 100.0
+    burst: int = 200

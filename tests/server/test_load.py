@@ -1,0 +1,282 @@
+"""Limits of rate and number, two writers on one person, a killed server, and what logs show."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+import mien
+from mien.server.keys import KeyFile
+from mien.server.limits import Doors, Places
+from mien.server.problems import Overloaded, TooManyRequests
+from mien.server.settings import Settings
+from mien.types import Image
+
+from .conftest import MIEN, Serve
+
+GRACE = "/v1/galleries/team/subjects/grace"
+
+
+def test_a_key_that_sends_too_fast_is_told_when_to_come_back(serve: Serve) -> None:
+    client = serve(rate=0.5, burst=3)
+    statuses = [client.get("/v1/galleries").status_code for _ in range(5)]
+    assert statuses == [200] * 3 + [429] * 2
+    assert 1 <= int(client.get("/v1/galleries").headers["retry-after"]) <= 2
+
+
+def test_places_are_refused_at_once_and_given_back() -> None:
+    doors = Doors(Settings(queue=3, concurrency=2))
+    with doors.enter("a"), doors.enter("a"):
+        with pytest.raises(TooManyRequests), doors.enter("a"):
+            pass
+        with doors.enter("b"), pytest.raises(Overloaded), doors.enter("c"):
+            pass
+        assert doors.inside == 2
+    assert doors.inside == 0
+    places = Places(4)
+    with places.take(3):
+        with pytest.raises(Overloaded), places.take(2):
+            pass
+        with places.take(1):
+            assert places.taken == 4
+    with places.take(16):  # more than there are, but nobody waits for it
+        pass
+    assert places.taken == 0
+
+
+def test_overload_is_refused_and_what_was_let_in_is_answered(
+    serve: Serve, grace_jpg: bytes
+) -> None:
+    client = serve(queue=2, concurrency=2)
+    form = [("image", ("g.jpg", grace_jpg))]
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda _: client.post("/v1/embed", files=form), range(48)))
+    statuses = {reply.status_code for reply in replies}
+    assert statuses <= {200, 429, 503}
+    assert 200 in statuses
+    refused = [reply for reply in replies if reply.status_code != 200]
+    assert refused
+    assert all(reply.headers["retry-after"] == "1" for reply in refused)
+    assert client.post("/v1/embed", files=form).status_code == 200
+
+
+def test_two_writers_on_one_person(client: TestClient, grace_jpg: bytes, eileen_jpg: bytes) -> None:
+    def form(picture: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+        return [("image", ("g.jpg", picture))]
+
+    state = client.put(GRACE, files=form(grace_jpg)).headers["etag"]
+    with ThreadPoolExecutor(2) as pool:
+        replies = list(
+            pool.map(
+                lambda picture: client.post(
+                    f"{GRACE}/images", files=form(picture), headers={"If-Match": state}
+                ),
+                [eileen_jpg, _mirrored(grace_jpg)],
+            )
+        )
+    assert sorted(reply.status_code for reply in replies) == [201, 412]
+    assert len(client.get(GRACE).json()["templates"]) == 2
+    assert client.delete(GRACE, headers={"If-Match": state}).status_code == 412
+    now = client.get(GRACE).headers["etag"]
+    assert client.delete(GRACE, headers={"If-Match": now}).status_code == 200
+
+
+def test_many_writers_lose_nothing(client: TestClient, grace_jpg: bytes) -> None:
+    def enrol(number: int) -> int:
+        url = f"/v1/galleries/team/subjects/{number % 3}/images"
+        picture = _tinted(grace_jpg, number)
+        return int(client.post(url, files=[("image", ("g.jpg", picture))]).status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(enrol, range(12))) == {201}
+    people = client.get("/v1/galleries/team/subjects").json()["subjects"]
+    assert [(row["subject"], row["templates"]) for row in people] == [("0", 4), ("1", 4), ("2", 4)]
+
+
+def _mirrored(picture: bytes) -> bytes:
+    pixels = np.ascontiguousarray(mien.read_image(picture).pixels[:, ::-1])
+    return mien.encode_image(Image(pixels), "jpeg")
+
+
+def _tinted(picture: bytes, number: int) -> bytes:
+    pixels = mien.read_image(picture).pixels.copy()
+    pixels[0, 0] = number
+    return mien.encode_image(Image(pixels), "png")
+
+
+def test_logs_and_audit_name_nobody(
+    serve: Serve,
+    key_file: KeyFile,
+    bearer: Callable[..., dict[str, str]],
+    grace_jpg: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = bearer("admin")
+    audit = tmp_path / "audit.jsonl"
+    client = serve(keys=key_file.path, audit=audit)
+    client.put("/v1/galleries/team", headers=key)
+    form = [("image", ("Grace Hopper.jpg", grace_jpg))]
+    person = "/v1/galleries/team/subjects/Grace%20Hopper"
+    client.put(person, files=form, headers=key)
+    client.post("/v1/galleries/team/identify", files=form, headers=key)
+    client.delete(person, headers=key)
+    client.get(person, headers={"Authorization": "Bearer mien_nobody_secret"})
+    ours = [record.getMessage() for record in caplog.records if record.name == "mien.server"]
+    text = "".join(ours) + audit.read_text()
+    for secret in ("Grace", "Hopper", key["Authorization"].split("_", 2)[2], "secret"):
+        assert secret not in text
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    actions = [(line["action"], line["count"]) for line in lines]
+    assert actions == [("create", 0), ("enrol", 1), ("search", 1), ("erase", 1)]
+    assert lines[1]["subject"] == lines[3]["subject"]
+    assert lines[2]["subject"] is None
+    assert {line["key"] for line in lines} == {key_file.listed()[0].id}
+    assert audit.stat().st_mode & 0o777 == 0o600
+    requests = [json.loads(message) for message in ours]
+    assert [row["status"] for row in requests] == [201, 201, 200, 200, 401]
+    assert all(row["route"].startswith("/v1/galleries/{gallery}") for row in requests)
+
+
+def test_a_mistake_of_ours_is_a_problem_that_tells_nothing(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(" ".join(["Grace", "Hopper"]))
+
+    monkeypatch.setattr("mien.gallery.Gallery.stats", broken)
+    reply = client.get("/v1/galleries/team")
+    assert (reply.status_code, reply.json()["type"]) == (500, "/problems/InternalError")
+    ours = [record.getMessage() for record in caplog.records if record.name == "mien.server"]
+    assert "ZeroDivisionError" in ours[0]
+    assert "Hopper" not in reply.text + "".join(ours)
+
+
+# --------------------------------------------------------------------------------- a real process
+
+
+@contextlib.contextmanager
+def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`mien serve` over a folder: its address, and the process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "galleries").mkdir(exist_ok=True)
+    server = subprocess.Popen(
+        [*MIEN, "serve", "--gallery", str(folder / "galleries"),
+         "--port", str(port), *options],
+        env=os.environ | {"MIEN_HOME": str(folder)},
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, server)
+        yield address, server
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.wait()
+
+
+def _wait_for(address: str, server: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the server ended"
+        try:
+            with urlopen(f"{address}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail("the server did not become ready")
+
+
+def send(method: str, url: str, picture: bytes | None = None) -> dict[str, object]:
+    body, headers = None, {}
+    if picture is not None:
+        headers["Content-Type"] = "multipart/form-data; boundary=XX"
+        head = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
+        body = head + picture + b"\r\n--XX--\r\n"
+    with urlopen(Request(url, body, headers, method=method), timeout=30) as reply:
+        result: dict[str, object] = json.load(reply)
+        return result
+
+
+def test_what_was_acknowledged_survives_a_killed_server(tmp_path: Path, grace_jpg: bytes) -> None:
+    acknowledged: list[str] = []
+    with process(tmp_path) as (address, server):
+        team = f"{address}/v1/galleries/team"
+        send("PUT", team)
+
+        def enrol() -> None:
+            for number in range(1000):
+                try:
+                    send("PUT", f"{team}/subjects/{number}", grace_jpg)
+                except OSError:
+                    return
+                acknowledged.append(str(number))
+
+        writer = threading.Thread(target=enrol)
+        writer.start()
+        while len(acknowledged) < 10:
+            time.sleep(0.01)
+        server.kill()
+        writer.join()
+    with process(tmp_path) as (address, _):
+        page = send("GET", f"{address}/v1/galleries/team/subjects?limit=1000")
+        there = {row["subject"] for row in page["subjects"]}  # type: ignore[attr-defined]
+    assert set(acknowledged) <= there
+    assert len(there) <= len(acknowledged) + 1
+
+
+def test_a_stopped_server_finishes_what_it_began(tmp_path: Path, grace_jpg: bytes) -> None:
+    with process(tmp_path) as (address, server):
+        send("PUT", f"{address}/v1/galleries/team")
+        url = f"{address}/v1/galleries/team/subjects/grace"
+        host, port = address.removeprefix("http://").split(":")
+        head = b'--XX\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+        body = head + grace_jpg + b"\r\n--XX--\r\n"
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(
+                f"PUT {url.removeprefix(address)} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+                "Content-Type: multipart/form-data; boundary=XX\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                + body[:1000]
+            )
+            time.sleep(0.3)  # the request has begun
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            connection.sendall(body[1000:])
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 201")
+        server.wait(30)
+    with process(tmp_path) as (address, _):
+        assert send("GET", f"{address}/v1/galleries/team/subjects/grace")["subject"] == "grace"
+
+
+def test_a_slow_upload_is_ended(serve: Serve) -> None:
+    client = serve(upload_seconds=0.2)
+
+    def slowly() -> Iterator[bytes]:
+        yield b'{"image": "'
+        time.sleep(1)
+        yield b'"}'
+
+    reply = client.post(
+        "/v1/detect", content=slowly(), headers={"Content-Type": "application/json"}
+    )
+    assert reply.status_code in (400, 408)
