@@ -21,8 +21,9 @@ test: $(VENV)/dev  ## lint, then every test
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
 
-lowest: $(VENV)/lowest  ## the tests on the lowest versions of the dependencies that are allowed
-	$(VENV)/lowest/bin/python -m pytest -q
+lowest: $(VENV)/lowest  ## the core's tests on the lowest versions of the dependencies that are allowed
+	$(VENV)/lowest/bin/python -m pytest -q tests/conformance tests/detection tests/golden \
+		tests/test_alignment.py tests/test_images.py tests/test_recognition.py
 
 lint: $(VENV)/dev  ## formatter, linter, strict types, import rules
 	$(BIN)/ruff format --check .
@@ -37,11 +38,12 @@ fix: $(VENV)/dev  ## format, and mend what the linter can
 docs: $(VENV)/docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/bench  ## speed, side by side with rivals and with physical limits
+bench: $(VENV)/run  ## speed, side by side with rivals and with physical limits
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
 
-evaluate: $(VENV)/run  ## LFW View 2 and the thresholds' promises, from raw pictures
-	$(BIN)/python benchmarks/accuracy.py --data $(DATA)
+evaluate: $(VENV)/dev  ## LFW View 2 and the thresholds' promises, from raw pictures, with a report
+	$(BIN)/mien evaluate lfw --data $(DATA)/lfw --model embedded --model embedded-accurate -o evaluation.html
+	$(BIN)/mien evaluate detection $(DATA)/detection/wider_val_subset
 
 models: $(VENV)/dev  ## rebuild the models inside the package from their originals, and compare
 	$(BIN)/python tools/build_models.py --check
