@@ -231,6 +231,8 @@ def test_phone(
         page.click(f"nav a[href='#{view}']")
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
+        for name in page.locator(".people .name:visible").all():
+            assert name.bounding_box()["width"] > 200, "names are not squeezed"
         page.screenshot(path=shots / f"12-phone-{scheme}-{view}.png")
         accessible(page)
     context.close()
@@ -248,7 +250,8 @@ def _drawn(page: "sync_api.Page", canvas: str) -> bool:
         page.evaluate(
             """selector => {
                 const canvas = document.querySelector(selector);
-                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                const { width, height } = canvas;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
                 let amber = 0;
                 for (let i = 0; i < data.length; i += 4)
                     amber += data[i] === 251 && data[i + 1] === 191 && data[i + 2] === 36;
