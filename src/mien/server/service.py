@@ -75,8 +75,10 @@ class Service:
         with self.places.take(len(items)):
             loop = asyncio.get_running_loop()
             jobs = [loop.run_in_executor(self._vision, function, item) for item in items]
-            if len(jobs) > 1:  # also after a failure: a job at work still holds its place
-                await asyncio.wait(jobs)
+            if len(jobs) > 1:
+                # also after a failure: a job at work still holds its place, and an error that
+                # nobody looked at would be logged by asyncio with the name of its picture
+                await asyncio.gather(*jobs, return_exceptions=True)
             return [await job for job in jobs]
 
     async def stored(self, function: Callable[[], R]) -> R:
