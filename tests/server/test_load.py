@@ -1,6 +1,8 @@
 """Limits of rate and number, two writers on one person, a killed server, and what logs show."""
 
+import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -19,6 +21,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import mien
+from mien.server import Galleries, create_app
 from mien.server.keys import KeyFile
 from mien.server.limits import Doors, Places
 from mien.server.problems import Overloaded, TooManyRequests
@@ -268,15 +271,46 @@ def test_a_stopped_server_finishes_what_it_began(tmp_path: Path, grace_jpg: byte
         assert send("GET", f"{address}/v1/galleries/team/subjects/grace")["subject"] == "grace"
 
 
-def test_a_slow_upload_is_ended(serve: Serve) -> None:
-    client = serve(upload_seconds=0.2)
+def test_a_slow_upload_is_ended(recognizer: mien.Recognizer, tmp_path: Path) -> None:
+    """A body that stops arriving gives its place back."""
+    app = create_app(recognizer, Galleries(tmp_path), Settings(upload_seconds=0.2, queue=1))
+    sent: list[dict[str, object]] = []
+    pieces = iter([{"type": "http.request", "body": b'{"image": "', "more_body": True}])
 
-    def slowly() -> Iterator[bytes]:
-        yield b'{"image": "'
-        time.sleep(1)
-        yield b'"}'
+    async def receive() -> dict[str, object]:
+        for piece in pieces:
+            return piece
+        await asyncio.sleep(3600)
+        raise AssertionError
 
-    reply = client.post(
-        "/v1/detect", content=slowly(), headers={"Content-Type": "application/json"}
-    )
-    assert reply.status_code in (400, 408)
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/detect", "raw_path": b"/v1/detect",
+        "query_string": b"", "scheme": "http", "http_version": "1.1", "root_path": "",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))  # type: ignore[arg-type]  # plain dicts
+    assert sent[0]["status"] == 408
+    assert json.loads(bytes(sent[1]["body"]))["type"] == "/problems/UploadTimeout"  # type: ignore[arg-type]
+    assert app.state.service.doors.inside == 0
+    app.state.service.close()
+
+
+def test_a_second_bad_picture_is_not_logged(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [("image", (f"Grace {i}.jpg", b"<html>")) for i in range(3)]
+    assert client.post("/v1/detect", files=files).status_code == 415
+    gc.collect()
+    others = [r for r in caplog.records if not r.name.startswith(("httpx", "mien"))]
+    assert "Grace" not in "".join(record.getMessage() for record in others)
+
+
+def test_nothing_is_sent_to_collectors_of_telemetry(client: TestClient) -> None:
+    """FastAPI would send addresses and messages, and with them names, to OpenTelemetry."""
+    native = getattr(client.app, "_native_telemetry", None)
+    if native is None:
+        pytest.skip("this FastAPI has no telemetry")
+    assert not native.enabled()

@@ -231,6 +231,8 @@ def test_phone(
         page.click(f"nav a[href='#{view}']")
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
+        for name in page.locator(".people .name:visible").all():
+            assert name.bounding_box()["width"] > 200, "names are not squeezed"
         page.screenshot(path=shots / f"12-phone-{scheme}-{view}.png")
         accessible(page)
     context.close()

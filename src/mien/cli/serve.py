@@ -36,6 +36,8 @@ _keys = click.option(
               default=lambda: home() / "audit.jsonl",
               help="Who searched, enrolled and erased.  "
               "[default: audit.jsonl in your data folder]")  # fmt: skip
+@click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=0.1),
+              metavar="N", help="Requests a second that each key may send.")  # fmt: skip
 @_keys
 @options.model
 @options.threads
@@ -49,6 +51,7 @@ def command(
     private_key: Path | None,
     proxies: str | None,
     audit: Path,
+    rate: float,
     keys: Path,
     model: str,
     threads: int | None,
@@ -69,7 +72,9 @@ def command(
     from mien.server.running import require_keys_beyond_loopback, run
 
     closed = require_keys_beyond_loopback(host, keys)
-    settings = Settings(keys=keys if closed else None, audit=audit)
+    settings = Settings(
+        keys=keys if closed else None, audit=audit, rate=rate, burst=int(2 * rate) + 1
+    )
     app = create_app(load(model, threads=threads), _galleries(uri), settings)
     scheme = "https" if certificate else "http"
     click.echo(f"mien serves {scheme}://{host}:{port}/ - stop it with Ctrl-C", err=True)

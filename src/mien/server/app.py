@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Request, Response
@@ -39,6 +40,12 @@ from mien.server.settings import Settings
 _SAVE_SECONDS = 60.0  # how often it is written down when keys were last used
 
 _OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+# FastAPI can send addresses and error messages, with the names in them, to wherever variables of
+# the environment say. Versions that cannot ignore this.
+_NO_TELEMETRY: Any = dict.fromkeys(
+    ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
+)
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -89,6 +96,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     app.state.service = service
     app.include_router(routes.router)

@@ -79,6 +79,9 @@ AnyFace = TypeVar("AnyFace", bound=Message)
 class PictureOf(Message, Generic[AnyFace]):
     """One picture and its faces, most confident first."""
 
+    # pydantic gives the docstring of a generic class to none of its forms
+    model_config = ConfigDict(json_schema_extra={"description": "One picture and its faces."})
+
     image: str = Field(description="The name it was uploaded under.", examples=["door.jpg"])
     width: int
     height: int

@@ -116,7 +116,7 @@ async def _pictures(request: Request, service: Service) -> list[Picture]:
     settings = service.settings
     body = await read_body(request, settings)
     kind = request.headers.get("content-type", "")
-    return await service.parsed(lambda: parse(kind, body, settings.pictures))
+    return await service.parsed(body, lambda body: parse(kind, body, settings.pictures))
 
 
 Fmr = Annotated[
@@ -501,37 +501,31 @@ async def identify(
     fpir: Fpir = 1e-2,
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
-    seen = await service.each(service.recognize, await _pictures(request, service))
     recognizer = service.recognizer
-    points = recognizer.bundle.operating_points
+    contract, points = recognizer.contract, recognizer.bundle.operating_points
 
-    def work() -> tuple[int, list[list[Identification]]]:
+    def work(picture: Picture) -> tuple[int, m.PictureOf[m.IdentifiedFace]]:
+        seen = service.recognize(picture)
         with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
-            found = [
-                opened.identify_faces(one.faces, recognizer, fpir=fpir, limit=limit) for one in seen
-            ]
-            size = len(opened)
-        service.audit("search", key, gallery, count=sum(len(one.faces) for one in seen))
-        return size, found
+            found = opened.identify_faces(seen.faces, recognizer, fpir=fpir, limit=limit)
+            size = found[0].gallery_size if found else len(opened)
+        faces = [
+            _identified(service, face, answer)
+            for face, answer in zip(seen.faces, found, strict=True)
+        ]
+        return size, _picture(seen.image, faces)
 
-    size, found = await service.stored(work)
-    point = decision.identification_point(points, fpir, size, recognizer.contract)
+    answers = await service.each(work, await _pictures(request, service))
+    size = answers[-1][0]
+    images = [picture for _, picture in answers]
+    service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
         gallery=gallery,
         gallery_size=size,
         fpir=fpir,
-        protocol=point.protocol,
-        contract=recognizer.contract,
-        images=[
-            _picture(
-                one.image,
-                [
-                    _identified(service, face, answer)
-                    for face, answer in zip(one.faces, answers, strict=True)
-                ],
-            )
-            for one, answers in zip(seen, found, strict=True)
-        ],
+        protocol=decision.identification_point(points, fpir, size, contract).protocol,
+        contract=contract,
+        images=images,
     )
 
 
@@ -565,7 +559,7 @@ async def search(
 ) -> m.SearchReply:
     """The people most like given vectors, best first, without a decision."""
     body = await read_body(request, service.settings)  # FastAPI itself would read without a limit
-    contract, probes = await service.parsed(lambda: parse_probes(body))
+    contract, probes = await service.parsed(body, parse_probes)
     given = [_embedding(vector, contract) for vector in probes]
 
     def work() -> m.SearchReply:
@@ -628,13 +622,13 @@ async def me(key: Reader, service: Serving) -> m.Me:
     )
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra={"security": []})
 async def healthz() -> m.Health:
     """The process answers."""
     return m.Health(status="ok")
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra={"security": []})
 async def readyz(service: Serving) -> m.Health:
     """Models are loaded and galleries can be kept; raises the problem otherwise."""
     await service.stored(service.galleries.check)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _STORE_THREADS = 4  # a gallery waits for the disk and for other writers, not for a processor
+_SHORT = 1_000_000  # bytes that are parsed in less time than a change of threads takes
 
 log = logging.getLogger("mien.server")
 
@@ -39,8 +40,10 @@ class Seen:
 class Service:
     """One server at work.
 
-    Pictures are decoded, detected and embedded in one thread for each processor, several pictures
-    at once and each as one batch of faces; galleries are read and written in threads of their own.
+    Pictures are decoded, detected, embedded and looked up in one thread for each processor: several
+    pictures at once, the faces of each as one batch. Faces of different requests are not embedded
+    together: that gains little (see benchmarks/server.py), and each would wait for the others.
+    Galleries are changed in threads of their own, since that waits for the disk.
     """
 
     def __init__(self, recognizer: Recognizer, galleries: Galleries, settings: Settings) -> None:
@@ -72,16 +75,21 @@ class Service:
         with self.places.take(len(items)):
             loop = asyncio.get_running_loop()
             jobs = [loop.run_in_executor(self._vision, function, item) for item in items]
-            await asyncio.wait(jobs)  # also after a failure: a job at work still holds its place
-            return [job.result() for job in jobs]
+            if len(jobs) > 1:
+                # also after a failure: a job at work still holds its place, and an error that
+                # nobody looked at would be logged by asyncio with the name of its picture
+                await asyncio.gather(*jobs, return_exceptions=True)
+            return [await job for job in jobs]
 
     async def stored(self, function: Callable[[], R]) -> R:
         """What `function` returns, called in the threads for galleries."""
-        return await self._run(self._store, function)
+        return await asyncio.get_running_loop().run_in_executor(self._store, function)
 
-    async def parsed(self, function: Callable[[], R]) -> R:
-        """What `function` returns, called off the event loop; for parsing of large bodies."""
-        return await self._run(self._store, function)
+    async def parsed(self, body: bytes, function: Callable[[bytes], R]) -> R:
+        """What `function` makes of a body, off the event loop if that takes long."""
+        if len(body) <= _SHORT:
+            return function(body)
+        return await asyncio.get_running_loop().run_in_executor(self._store, function, body)
 
     def read(self, picture: Picture) -> Image:
         """Decode. Raises `UnreadableImage` and `ImageTooLarge`."""
@@ -119,9 +127,6 @@ class Service:
             self.keys.save_last_used()
         if self.audit_log is not None:
             self.audit_log.close()
-
-    async def _run(self, pool: Executor, function: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, function)
 
 
 def note(event: str, **facts: object) -> None:

@@ -1,0 +1,284 @@
+"""How much of the library's speed is left behind the server, on this machine, in one run.
+
+    python benchmarks/server.py [--data ../shared/data] [--seconds 5] [--rounds 3] [--soak 0]
+
+The same pictures are recognised by the library called in a loop with one thread a processor, and
+by a server on loopback that is driven from another process, turn about: in pictures a second, and
+in processor time a picture, which other programs on the machine disturb less. Then the latency at
+half that load, and what embedding faces of several requests together could gain at most.
+`--soak N` ends with N minutes of mixed load: resident memory, and every acknowledged person
+present.
+"""
+
+import argparse
+import contextlib
+import http.client
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from itertools import count
+from pathlib import Path
+
+import mien
+from mien.alignment import align
+from mien.recognition import ordered_map
+
+BOUNDARY = "mien-benchmark"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    pictures = load(options.data)
+    if options.drive:
+        port, clients, seconds = options.drive
+        done = drive(int(port), pictures, int(clients), float(seconds))
+        print(len(done) / float(seconds))
+        return
+    recognizer = mien.load()
+    print(f"{len(pictures)} pictures, {recognizer.threads} threads, "
+          f"{recognizer.bundle.id} on {os.cpu_count()} processors")  # fmt: skip
+    batching(recognizer, pictures)
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as (port, process):
+        single = alone(port, pictures)
+        ratios, work, library = [], [], 0.0
+        for number in range(1, options.rounds + 1):
+            spent = time.process_time()
+            library = in_a_loop(recognizer, pictures, options.seconds)
+            ours = (time.process_time() - spent) / (library * options.seconds)
+            spent = processor_time(process.pid)
+            server = driven(options.data, port, 4 * recognizer.threads, options.seconds)
+            theirs = (processor_time(process.pid) - spent) / (server * options.seconds)
+            ratios.append(server / library)
+            work.append(ours / theirs)
+            print(f"round {number}: library {library:.1f} pictures/s ({1e3 * ours:.1f} CPU-ms), "
+                  f"server {server:.1f} ({1e3 * theirs:.1f} CPU-ms), "
+                  f"ratio {ratios[-1]:.2f} ({work[-1]:.2f} by CPU)")  # fmt: skip
+        print(f"saturation: median ratio {statistics.median(ratios):.2f} "
+              f"(from {min(ratios):.2f} to {max(ratios):.2f}), by CPU "
+              f"{statistics.median(work):.2f} ({min(work):.2f} to {max(work):.2f})")  # fmt: skip
+        rate = 0.5 * library * statistics.median(ratios)
+        latencies = paced(port, pictures, rate, 2 * options.seconds)
+        p99 = quantile(latencies, 0.99)
+        print(f"half load, {rate:.0f}/s: median {1e3 * statistics.median(latencies):.0f} ms, "
+              f"p99 {1e3 * p99:.0f} ms; one picture alone {1e3 * single:.0f} ms, "
+              f"p99 is {p99 / single:.1f}x")  # fmt: skip
+        if options.soak:
+            soak(port, process.pid, pictures, rate, options.soak)
+
+
+def load(data: Path) -> list[bytes]:
+    """200 portraits of LFW, else the two that come with mien."""
+    files = sorted((data / "lfw" / "lfw-deepfunneled").glob("*/*_0001.jpg"))[:200]
+    if not files:
+        folder = Path(str(resources.files("mien").joinpath("bundled", "pictures")))
+        files = sorted(folder.glob("*.jpg"))
+    return [file.read_bytes() for file in files]
+
+
+def batching(recognizer: mien.Recognizer, pictures: list[bytes]) -> None:
+    """The share of a picture's time that embedding faces of many requests at once would save."""
+    images = [mien.read_image(picture) for picture in pictures[:32]]
+    start = time.perf_counter()
+    detected = [recognizer.detector.detect(image) for image in images]
+    detecting = (time.perf_counter() - start) / len(images)
+    crops = [
+        align(image, face.landmarks, recognizer.frame)
+        for image, faces in zip(images, detected, strict=True)
+        for face in faces[:1]
+    ]
+    one, many = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        for crop in crops:
+            recognizer.embedder.embed_batch([crop])
+        one.append((time.perf_counter() - start) / len(crops))
+        start = time.perf_counter()
+        recognizer.embedder.embed_batch(crops)
+        many.append((time.perf_counter() - start) / len(crops))
+    alone, together = statistics.median(one), statistics.median(many)
+    print(f"detecting {1e3 * detecting:.1f} ms a picture; embedding {1e3 * alone:.2f} ms a face "
+          f"alone, {1e3 * together:.2f} ms in a batch of {len(crops)}: batching could save "
+          f"{100 * (alone - together) / (detecting + alone):.1f}% of the work")  # fmt: skip
+
+
+def in_a_loop(recognizer: mien.Recognizer, pictures: list[bytes], seconds: float) -> float:
+    """Pictures a second of the library."""
+    end = time.perf_counter() + seconds
+    endless = (pictures[i % len(pictures)] for i in count())
+    start, done = time.perf_counter(), 0
+    for _ in ordered_map(recognizer.recognize, endless, recognizer.threads):
+        done += 1
+        if time.perf_counter() > end:
+            break
+    return done / (time.perf_counter() - start)
+
+
+def driven(data: Path, port: int, clients: int, seconds: float) -> float:
+    """Pictures a second of the server, driven by a process of its own."""
+    command = [sys.executable, __file__, "--data", str(data),
+               "--drive", str(port), str(clients), str(seconds)]  # fmt: skip
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def drive(port: int, pictures: list[bytes], clients: int, seconds: float) -> list[float]:
+    """Clients that each send the next picture as soon as the last is answered: latencies."""
+    latencies: list[float] = []
+    numbers = count()
+    end = time.perf_counter() + seconds
+
+    def client() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            identify(connection, pictures[next(numbers) % len(pictures)])
+            if time.perf_counter() < end:
+                latencies.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return latencies
+
+
+def paced(port: int, pictures: list[bytes], rate: float, seconds: float) -> list[float]:
+    """Latencies of requests sent at a steady rate, counted from when each was due."""
+    begin = time.perf_counter()
+    local = threading.local()
+
+    def send(number: int) -> float:
+        due = begin + number / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        if not hasattr(local, "connection"):
+            local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        identify(local.connection, pictures[number % len(pictures)])
+        return time.perf_counter() - due
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(send, range(int(rate * seconds))))
+
+
+def alone(port: int, pictures: list[bytes]) -> float:
+    """The median latency of one picture when nothing else is going on."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    latencies = []
+    for picture in pictures[:60]:
+        start = time.perf_counter()
+        identify(connection, picture)
+        latencies.append(time.perf_counter() - start)
+    return statistics.median(latencies)
+
+
+def soak(port: int, pid: int, pictures: list[bytes], rate: float, minutes: float) -> None:
+    """Mixed load at `rate`: searches, and enrolments of which one in ten is erased again."""
+    acknowledged: set[int] = set()
+    begin, early = time.perf_counter(), 0
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for number in count():
+        now = time.perf_counter() - begin
+        if now > 60 * minutes:
+            break
+        if not early and now > 60 * min(5.0, minutes / 2):
+            early = resident(pid)
+        time.sleep(max(0.0, number / rate - now))
+        picture = pictures[number % len(pictures)]
+        subject = f"/v1/galleries/people/subjects/{number}"
+        if number % 5 == 0:
+            if request(connection, "POST", f"{subject}/images?choose=largest", picture) == 201:
+                acknowledged.add(number)
+            if number % 50 == 0 and request(connection, "DELETE", subject, None) == 200:
+                acknowledged.discard(number)
+        else:
+            identify(connection, picture)
+    late = resident(pid)
+    missing = [
+        n for n in acknowledged
+        if request(connection, "GET", f"/v1/galleries/people/subjects/{n}", None) != 200
+    ]  # fmt: skip
+    print(f"soak of {minutes:g} minutes: resident memory {early / 1e6:.0f} MB, then "
+          f"{late / 1e6:.0f} MB ({100 * (late - early) / early:+.1f}%); "
+          f"{len(acknowledged)} people acknowledged, {len(missing)} missing")  # fmt: skip
+
+
+def identify(connection: http.client.HTTPConnection, picture: bytes) -> None:
+    status = request(connection, "POST", "/v1/galleries/people/identify", picture)
+    if status != 200:
+        raise RuntimeError(f"the server answered {status}")
+
+
+def request(
+    connection: http.client.HTTPConnection, method: str, path: str, picture: bytes | None
+) -> int:
+    body, headers = None, {}
+    if picture is not None:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+        body = head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+        headers["Content-Type"] = f"multipart/form-data; boundary={BOUNDARY}"
+    connection.request(method, path, body, headers)
+    reply = connection.getresponse()
+    reply.read()
+    return reply.status
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has resident (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """`mien serve` with an empty gallery: its port and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "galleries").mkdir()
+    code = "from mien.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--port", str(port), "--gallery",
+         str(folder / "galleries"), "--rate", "100000"],
+        env=os.environ | {"MIEN_HOME": str(folder)}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for _ in range(200):
+            try:
+                request(connection, "PUT", "/v1/galleries/people", None)
+                break
+            except OSError:
+                connection.close()
+                time.sleep(0.1)
+        yield port, process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""`mien serve`: which galleries it opens, and what it says when something is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mien
+from mien.errors import InputError
+from mien.server import Galleries
+from mien.server.galleries import file_name, name_of
+from mien.server.problems import Conflict, UnknownGallery
+from mien.server.running import require_keys_beyond_loopback
+
+
+def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['fastapi'] = None\n"
+        "from mien.cli import main; sys.argv = ['mien', 'serve']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env={"MIEN_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "pip install 'mien[server]'" in done.stderr
+
+
+def test_keys_need_no_web_framework(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('fastapi', 'starlette', 'pydantic', 'uvicorn'): sys.modules[name] = None\n"
+        "from mien.cli import main\n"
+        f"sys.argv = ['mien', 'serve', 'keys', 'add', '--role', 'read', '--keys', "
+        f"{str(tmp_path / 'k.json')!r}]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mien_")
+
+
+def test_importing_mien_imports_no_web_framework() -> None:
+    code = (
+        "import sys, mien, mien.cli, mien.cli.serve\n"
+        "print([n for n in ('fastapi', 'pydantic', 'uvicorn') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "faces.example.org", ""])
+def test_other_machines_need_keys(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InputError, match="without keys"):
+        require_keys_beyond_loopback(host, tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_needs_none(tmp_path: Path, host: str) -> None:
+    assert require_keys_beyond_loopback(host, tmp_path / "none.json") is False
+
+
+def test_galleries_made_by_the_command_line_are_served(tmp_path: Path) -> None:
+    mien.open_gallery(tmp_path / "Staff.mien").close()
+    galleries = Galleries(tmp_path)
+    assert galleries.names() == ["Staff"]
+    assert galleries.create("Staff") is False
+    with galleries.use("Staff") as gallery:
+        assert len(gallery) == 0
+    galleries.delete("Staff")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_for_one_gallery_makes_and_deletes_none(tmp_path: Path) -> None:
+    galleries = Galleries(None, {"people": str(tmp_path / "people.mien")})
+    assert galleries.names() == ["people"]
+    with galleries.use("people") as gallery:
+        assert len(gallery) == 0
+    with pytest.raises(Conflict):
+        galleries.create("others")
+    with pytest.raises(Conflict):
+        galleries.delete("people")
+    with pytest.raises(UnknownGallery), galleries.use("others"):
+        pass
+    galleries.close()
+
+
+def test_names_become_files_one_to_one() -> None:
+    names = ["staff", "Staff", "STAFF", "a.b", "a%2Eb", "..", "/", "ü", "u\u0308", "a b", "a_b"]
+    files = [file_name(name) for name in names]
+    assert len({file.casefold() for file in files}) == len(names)
+    assert [name_of(Path(file)) for file in files] == names
+    assert all("/" not in file and "\\" not in file for file in files)
+    with pytest.raises(InputError, match="too long"):
+        file_name("长" * 100)
