@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 
 import mien
-from mien.cards import Bundle, ModelCard, bundle, bundle_ids, contract_of, model_card, model_ids
+from mien.cards import (
+    UNKNOWN,
+    Bundle,
+    ModelCard,
+    bundle,
+    bundle_ids,
+    contract_of,
+    model_card,
+    model_ids,
+)
 from mien.recognition import DETECTORS
 from mien.types import Frame
 from mien.weights import locate
@@ -28,10 +37,13 @@ def test_model_card(name: str) -> None:
     for words in (card.title, card.licence, card.training_data, card.cautions):
         assert len(words) > 2
     assert card.origin.startswith("https://")
-    int(card.origin_sha256, 16)
-    assert len(card.origin_sha256) == 64
+    if card.origin_sha256 != UNKNOWN:  # honest where nobody trustworthy has published one
+        assert len(bytes.fromhex(card.origin_sha256)) == 32
     assert card.files
-    assert len({file.precision for file in card.files}) == len(card.files)
+    assert len({(file.part, file.precision) for file in card.files}) == len(card.files)
+    if not card.runnable:
+        assert card.cautions
+        return
     if card.task == "detection":
         assert card.decoder in DETECTORS
         assert card.input.frame is None
@@ -85,7 +97,8 @@ def test_bundle(name: str) -> None:
 def test_operating_points(name: str) -> None:
     """From lax to strict; a stricter one misses more. They carry the bundle's contract."""
     points = bundle(name).operating_points
-    assert points
+    if not points:
+        pytest.skip(f"{name} has not been measured")
     assert all(0 < point.fmr < 1 and 0 <= point.fnmr < 1 for point in points)
     assert [p.fmr for p in points] == sorted({p.fmr for p in points}, reverse=True)
     assert [p.threshold for p in points] == sorted({p.threshold for p in points})

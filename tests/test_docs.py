@@ -111,7 +111,7 @@ def run_commands(block: Block) -> None:
     for command, expected in commands(block):
         done = subprocess.run(
             [bash, "-c", command], env={**os.environ, "PATH": path}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, encoding="utf-8", check=False,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", check=False, timeout=120,
         )  # fmt: skip
         said = f"{block.where}: $ {command}\n{done.stdout}"
         status = re.search(r"# exit (\d+)$", command)

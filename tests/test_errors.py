@@ -43,7 +43,7 @@ def test_the_tree_is_drawn_whole() -> None:
         for name, kind in CLASSES.items()
     }
     assert drawn() == tree
-    assert len(tree) == 17
+    assert len(tree) == 18
 
 
 def test_every_error_is_public() -> None:
@@ -68,6 +68,7 @@ def examples() -> list[tuple[MienError, list[str]]]:
         (mien.LowQuality("a.jpg", 0.04, ["blurred", "too dark"]), ["a.jpg", "0.04", "too dark"]),
         (mien.UnknownModel("x", ["one", "two"]), ["'x'", "one, two"]),
         (mien.CorruptWeights("/w.onnx", "it is missing"), ["/w.onnx", "missing", "models verify"]),
+        (mien.FetchFailed("w.onnx", ["timed out"]), ["w.onnx", "timed out", "models bundle"]),
         (mien.LicenceNotAccepted("buffalo", "NC"), ["buffalo", "NC", "--accept-licence"]),
         (mien.NoOperatingPoint("c", 1e-9, 1e-5), ["1e-09", "1e-05", "c"]),
         (mien.NoOperatingPoint("c", 1e-9, None), ["no measured thresholds"]),

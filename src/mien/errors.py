@@ -124,6 +124,7 @@ class CorruptWeights(ModelError):
         super().__init__(f"{path}: {reason}; {remedy}")
         self.path = path
         self.reason = reason
+        self.remedy = remedy
 
 
 class FetchFailed(ModelError):

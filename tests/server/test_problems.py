@@ -17,6 +17,7 @@ CONTRACT = {  # the design page, section 3
     errors.ModelError: 503,
     errors.UnknownModel: 503,
     errors.CorruptWeights: 503,
+    errors.FetchFailed: 503,
     errors.LicenceNotAccepted: 503,
     errors.NoOperatingPoint: 503,
     errors.MissingExtra: 503,

@@ -25,7 +25,8 @@ _keys = click.option(
               help="A folder with one file a gallery, or one gallery.  "
               "[default: MIEN_GALLERY, else your data folder]")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535),
+              help="Port to listen on; 0 takes a free one.")  # fmt: skip
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               metavar="FILE", help="TLS certificate chain (PEM).")  # fmt: skip
 @click.option("--private-key", type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -42,9 +42,11 @@ class Key:
     note: str = ""
 
     def may(self, role: Role) -> bool:
+        """Whether the key's role includes `role`."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
     def opens(self, gallery: str) -> bool:
+        """Whether the key is for this gallery, or for every one."""
         return EVERY_GALLERY in self.galleries or gallery in self.galleries
 
 
