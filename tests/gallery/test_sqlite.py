@@ -432,7 +432,7 @@ path, who, contract, seconds = sys.argv[1:]
 store = SqliteStore(Path(path))
 rng = np.random.default_rng(abs(hash(who)))
 end, number = time.monotonic() + float(seconds), 0
-while time.monotonic() < end:
+while time.monotonic() < end and number < 3000:  # more lines would fill the pipe unread
     vector = rng.normal(size=128).astype(np.float32)
     vector /= np.linalg.norm(vector)
     entries = [
