@@ -50,10 +50,11 @@ models: $(VENV)/dev  ## rebuild the models inside the package from their origina
 
 setup: $(VENV)/dev  ## everything for working on mien
 
+EXTRAS := $(addprefix --extra ,evaluation heic parquet fast crypto postgres milvus server client heads video)
 lock:  ## renew the lock files (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml -o requirements/run.lock
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --all-extras -c requirements/run.lock -o requirements/dev.lock
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --group docs --all-extras -c requirements/dev.lock -o requirements/docs.lock
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev $(EXTRAS) -c requirements/run.lock -o requirements/dev.lock
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --group dev --group docs $(EXTRAS) -c requirements/dev.lock -o requirements/docs.lock
 
 clean:  ## remove what the other verbs made
 	rm -rf $(VENV) site mien-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -68,8 +69,9 @@ $(VENV)/run: $(BIN)/python requirements/run.lock pyproject.toml
 	$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run requirements/dev.lock
+$(VENV)/dev: $(VENV)/run requirements/dev.lock requirements/torch.txt
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -q -r requirements/torch.txt
 	@touch $@
 
 $(VENV)/lowest: $(VENV)/run requirements/lowest.txt
