@@ -15,8 +15,9 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ CREATE TABLE audit (
 );
 """
 
+_ENTRIES = (
+    "SELECT template.id, subject.id, name, vector, source, source_sha256, metadata, quality, "
+    "negative, template.created FROM template JOIN subject ON subject.id = template.subject"
+)
+
 
 class SqliteStore:
     """One collection of a SQLite file. Raises `GalleryUnavailable` when it cannot be used.
@@ -157,14 +163,11 @@ class SqliteStore:
             lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
             if len(lengths) > 1:
                 raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-            subjects, fresh = self._subjects(db, entries, now)
-            templates = self._insert(db, entries, subjects, now)
-            positive = sum(not entry.negative for entry in entries)
             db.execute(
-                "UPDATE collection SET contract = ?, dimensions = ?, version = version + 1, "
-                "subjects = subjects + ?, templates = templates + ? WHERE id = ?",
-                (contract, dimensions, fresh, positive, self._collection),
+                "UPDATE collection SET contract = ?, dimensions = ? WHERE id = ?",
+                (contract, dimensions, self._collection),
             )
+            templates = self._insert(db, self._collection, entries, now)
             self._log(db, "add", None, len(entries), now)
         return templates
 
@@ -189,11 +192,8 @@ class SqliteStore:
             with self._reading() as db:
                 contract = str(self._field(db, "contract"))
                 rows = db.execute(
-                    "SELECT template.id, subject.id, name, vector, source, source_sha256, "
-                    "metadata, quality, negative, template.created "
-                    "FROM template JOIN subject ON subject.id = template.subject "
-                    "WHERE template.collection = ? AND template.id > ? ORDER BY template.id "
-                    "LIMIT ?", (self._collection, after, _BATCH),
+                    f"{_ENTRIES} WHERE template.collection = ? AND template.id > ? "
+                    "ORDER BY template.id LIMIT ?", (self._collection, after, _BATCH),
                 ).fetchall()  # fmt: skip
             for row in rows:
                 with self._translated():
@@ -230,27 +230,48 @@ class SqliteStore:
                 if not negative
             ]
 
-    def remove(self, subject: str) -> int:
-        return self.erase(subject).templates
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        return self.erase(subject, templates).templates
 
-    def erase(self, subject: str) -> Receipt:
+    def erase(self, subject: str, templates: Collection[int] | None = None) -> Receipt:
         """`remove`, with a signed receipt. Raises `UnknownSubject`."""
         with self._writing() as db:
-            if self._find(db, self._collection, subject) is None:
-                raise UnknownSubject(subject)
             gone: dict[int, list[int]] = {}
-            for collection in self._generations(db):
-                row = self._find(db, collection, subject)
-                if row is not None:
-                    rows = db.execute("SELECT id FROM template WHERE subject = ?", (row,))
-                    gone[collection] = [i for (i,) in rows]
-                    self._delete(db, collection, gone[collection])
+            for collection, row in self._rows(db, subject).items():
+                rows = db.execute("SELECT id FROM template WHERE subject = ?", (row,))
+                gone[collection] = [i for (i,) in rows]
+            if templates is not None:
+                gone = self._of_same_pictures(db, gone, templates)
+            for collection, ids in gone.items():
+                self._delete(db, collection, ids)
             count = sum(map(len, gone.values()))
             line = self._log(db, "remove", subject, count, _now())
             gallery = str(_meta(db, "gallery"))
         self._clear_traces(gone)
         receipt = Receipt(gallery, line.collection, line.subject, count, line.time, line.chain)
         return receipt.signed(self.receipt_key())
+
+    def rename(self, subject: str, new: str) -> int:
+        with self._writing() as db:
+            rows, now = self._rows(db, subject), _now()
+            held = {collection: self._held(db, row) for collection, row in rows.items()}
+            count = sum(map(len, held.values()))
+            if new == subject:
+                return count
+            for collection, found in held.items():
+                since = db.execute(
+                    "SELECT created FROM subject WHERE id = ?", (rows[collection],)
+                ).fetchone()
+                self._delete(db, collection, list(found))
+                moved = [replace(entry, subject=new) for entry in found.values()]
+                self._insert(db, collection, moved, now)  # new ids: what is new is what is larger
+                db.execute(
+                    "UPDATE subject SET created = min(created, ?) WHERE id = ?",
+                    (*since, self._find(db, collection, new)),
+                )
+            self._log(db, "rename", subject, count, now)
+        self._clear_traces({collection: list(found) for collection, found in held.items()})
+        return count
 
     def expire(self) -> int:
         """Erase what is older than the retention period of the collection: how many templates."""
@@ -500,7 +521,7 @@ class SqliteStore:
     # -- rows
 
     def _subjects(
-        self, db: sqlite3.Connection, entries: Sequence[Entry], now: str
+        self, db: sqlite3.Connection, collection: int, entries: Sequence[Entry], now: str
     ) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""
         rows: dict[str, int] = {}
@@ -510,12 +531,12 @@ class SqliteStore:
             lookup = self._cipher.lookup(name)
             row = db.execute(
                 "SELECT id FROM subject WHERE collection = ? AND lookup = ?",
-                (self._collection, lookup),
+                (collection, lookup),
             ).fetchone()
             if row is None:
                 rows[name] = next_ + len(fresh)
                 sealed = self._seal_text(name, f"name:{rows[name]}")
-                fresh.append((rows[name], self._collection, lookup, sealed, now, now))
+                fresh.append((rows[name], collection, lookup, sealed, now, now))
             else:
                 rows[name] = row[0]
                 db.execute("UPDATE subject SET updated = ? WHERE id = ?", (now, row[0]))
@@ -523,8 +544,10 @@ class SqliteStore:
         return rows, len(fresh)
 
     def _insert(
-        self, db: sqlite3.Connection, entries: Sequence[Entry], subjects: dict[str, int], now: str
+        self, db: sqlite3.Connection, collection: int, entries: Sequence[Entry], now: str
     ) -> list[Template]:
+        """Rows for the entries, and for subjects that are new."""
+        subjects, fresh = self._subjects(db, collection, entries, now)
         row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'template'").fetchone()
         first = (row[0] if row else 0) + 1
         rows, tags, templates = [], [], []
@@ -533,7 +556,7 @@ class SqliteStore:
             vector = entry.embedding.vector.astype("<f4", copy=False).tobytes()
             text = json.dumps(dict(entry.metadata)) if entry.metadata else "{}"
             rows.append((
-                id_, self._collection, subjects[entry.subject], int(entry.negative),
+                id_, collection, subjects[entry.subject], int(entry.negative),
                 entry.quality, created, self._cipher.seal(vector, f"vector:{id_}"),
                 self._seal_text(entry.source, f"source:{id_}"),
                 self._seal_text(entry.source_sha256, f"sha256:{id_}"),
@@ -543,6 +566,11 @@ class SqliteStore:
             templates.append(Template(id_, entry.subject, entry.source, entry.quality, created))
         db.executemany("INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
+        db.execute(
+            "UPDATE collection SET version = version + 1, subjects = subjects + ?, "
+            "templates = templates + ? WHERE id = ?",
+            (fresh, sum(not entry.negative for entry in entries), collection),
+        )
         return templates
 
     def _entry(self, row: tuple[Any, ...], contract: str) -> Entry:
@@ -608,6 +636,43 @@ class SqliteStore:
             "SELECT id FROM collection WHERE name IN (?, ?)", (base, base + OTHER_MODEL)
         )
         return [i for (i,) in rows]
+
+    def _rows(self, db: sqlite3.Connection, subject: str) -> dict[int, int]:
+        """The row of a person in each generation that has them. Raises `UnknownSubject`."""
+        rows = {collection: self._find(db, collection, subject) for collection in
+                self._generations(db)}  # fmt: skip
+        if rows[self._collection] is None:
+            raise UnknownSubject(subject)
+        return {collection: row for collection, row in rows.items() if row is not None}
+
+    def _held(self, db: sqlite3.Connection, subject: int) -> dict[int, Entry]:
+        """The templates of a row of `subject`, by id."""
+        (contract,) = db.execute(
+            "SELECT contract FROM collection JOIN subject ON subject.collection = collection.id "
+            "WHERE subject.id = ?", (subject,),
+        ).fetchone()  # fmt: skip
+        rows = db.execute(f"{_ENTRIES} WHERE subject.id = ? ORDER BY template.id", (subject,))
+        return {row[0]: self._entry(row, str(contract)) for row in rows.fetchall()}
+
+    def _of_same_pictures(
+        self, db: sqlite3.Connection, gone: dict[int, list[int]], templates: Collection[int]
+    ) -> dict[int, list[int]]:
+        """Of one person's templates those wanted, and those that another model made of the same."""
+        wanted = sorted(set(gone[self._collection]) & set(templates))
+        sources = {id_: self._source(db, id_) for ids in gone.values() for id_ in ids}
+        pictures = {sources[id_] for id_ in wanted}
+        return {
+            collection: wanted if collection == self._collection
+            else [id_ for id_ in ids if sources[id_] in pictures]
+            for collection, ids in gone.items()
+        }  # fmt: skip
+
+    def _source(self, db: sqlite3.Connection, id_: int) -> tuple[str, str]:
+        """The name and the digest of the picture of a template."""
+        source, sha256 = db.execute(
+            "SELECT source, source_sha256 FROM template WHERE id = ?", (id_,)
+        ).fetchone()
+        return self._open_text(source, f"source:{id_}"), self._open_text(sha256, f"sha256:{id_}")
 
     def _find(self, db: sqlite3.Connection, collection: int, name: str) -> int | None:
         row = db.execute(
