@@ -106,7 +106,7 @@ def read_pairs(path: Path, packed: Packed) -> tuple[Pairs, Ints]:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, Mapping[str, str]]]:
-    rows = list(enumerate(csv.DictReader(read_lines(path)), 2))
+    rows: list[tuple[int, Mapping[str, str]]] = [*enumerate(csv.DictReader(read_lines(path)), 2)]
     if not rows:
         raise InputError(f"{path} has no rows")
     for line, row in rows:

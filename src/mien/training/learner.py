@@ -104,7 +104,7 @@ def save(learner: Learner, recipe: Recipe, material: Material, path: Path) -> No
     checkpoints.write(path, tensors, facts)
 
 
-def restore(learner: Learner, recipe: Recipe, path: Path) -> None:
+def restore(learner: Learner, path: Path) -> None:
     """Put a learner where `save` left it. Raises `InputError` for the checkpoint of another."""
     tensors, facts = checkpoints.read(path)
     checkpoints.scatter("network", learner.network, tensors, path)

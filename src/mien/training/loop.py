@@ -4,8 +4,8 @@ Everything random is drawn from the seed and the number of the epoch or step, so
 killed at any step and resumed gives the same weights to the last bit.
 """
 
+import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,12 +19,17 @@ from torch import Tensor, nn
 from mien.errors import InputError, ModelError
 from mien.evaluation.protocols import Ints
 from mien.evaluation.vectors import Progress
+from mien.recognition import processors
 from mien.training import augmentation, checkpoints, parallel, sampling
 from mien.training.config import Optimiser, Recipe, to_dict
+from mien.training.learner import Learner, build, restore, save
+from mien.training.material import Material, batches, prepare
 from mien.training.objectives import Batch
+from mien.training.validation import validate
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
+FAILURE = "failure.json"
 
 Report = Callable[[dict[str, Any]], None]
 """Told the figures of each epoch."""
@@ -37,63 +42,56 @@ def fit(
     resume: bool = False,
     report: Report = lambda row: None,
     progress: Progress = lambda items, total, unit: iter(items),
-) -> Learner:
-    """Train a network as the recipe says; checkpoints, weights and curves go to `output`.
+) -> tuple[Learner, Material]:
+    """Train a network as the recipe says; checkpoints and weights go to `output`.
 
     With `resume`, go on from the checkpoint there. Under `torchrun` the processes share each
-    batch. Raises `InputError` for a recipe that cannot be followed and `ModelError` when the loss
-    is no longer finite: the last checkpoint then stands and `failure.json` says what was seen.
+    batch. Raises `InputError` for a recipe that cannot be followed and `NotFinite` when the loss
+    is no number any more: the last checkpoint then stands and `failure.json` says what was seen.
     """
-    torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(recipe.run.threads or processors())
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     path = output / CHECKPOINT
     if path.exists() and not resume:
         raise InputError(f"{path} exists: go on with --resume, or name another folder with -o")
     with parallel.group() as team:
-        device = team.device()
         material = prepare(recipe, progress)
-        learner = build(recipe, material, device)
-        if resume and path.exists():
-            restore(learner, recipe, path)
+        learner = build(recipe, material, team.device())
+        if path.exists():
+            restore(learner, path)
         network = team.share(learner.network)
-        precision = autocast(recipe, device)
-        plan = sampling.plan(
-            recipe.sampling, material.examples, material.groups, recipe.run.seed, 0
-        )
-        per_epoch, total = len(plan), len(plan) * recipe.run.epochs
-        while learner.step < total and not _stalled(recipe, learner):
+        precision = autocast(recipe.run.precision, team.device())
+        per_epoch = len(planned(recipe, material, 0))
+        total = per_epoch * recipe.run.epochs
+        while learner.step < total and not team.agree(stalled(recipe, learner)):
             epoch, done = divmod(learner.step, per_epoch)
-            plan = sampling.plan(
-                recipe.sampling, material.examples, material.groups, recipe.run.seed, epoch
-            )
-            clock, waited = time.process_time(), 0.0
-            for rows, pixels, idle in _loaded(material, plan[done:], team):
-                waited += idle
+            plan = planned(recipe, material, epoch)[done:]
+            begun, waited = time.process_time(), 0.0
+            for rows, pixels, idle in batches(material, plan, team):
                 rate = rate_at(recipe.optimiser, learner.step, total)
-                values = step(
-                    recipe, learner, network, material, rows, pixels, rate, team, precision
-                )
-                for name, value in values.items():
+                try:
+                    losses = step(
+                        recipe, learner, network, material, rows, pixels, rate, team, precision
+                    )
+                except NotFinite as failure:
+                    write_failure(output / FAILURE, failure, material, rows)
+                    raise
+                for name, value in losses.items():
                     learner.sums[name] = learner.sums.get(name, 0.0) + value
                 learner.step += 1
-                ends = learner.step % per_epoch == 0
+                learner.seconds += time.process_time() - begun
+                begun, waited = time.process_time(), waited + idle
+                ends = learner.step % per_epoch == 0  # saved below, with the epoch's figures
                 if learner.step % recipe.run.checkpoint_every == 0 and not ends and team.first:
-                    learner.seconds += time.process_time() - clock
-                    clock = time.process_time()
                     save(learner, recipe, material, path)
-            learner.seconds += time.process_time() - clock
-            row = {"epoch": epoch + 1, "step": learner.step}
+                    begun = time.process_time()
+            row: dict[str, Any] = {"epoch": epoch + 1, "step": learner.step}
             row |= {name: round(value / per_epoch, 6) for name, value in learner.sums.items()}
             row |= {"rate": rate_at(recipe.optimiser, learner.step - 1, total)}
             row |= {"cpu_seconds": round(learner.seconds, 1), "idle_seconds": round(waited, 2)}
-            if (
-                material.validation
-                and team.first
-                and ((epoch + 1) % recipe.validation.every == 0 or learner.step == total)
-            ):
-                clock = time.process_time()
-                row |= validate(learner.final, recipe, *material.validation, device, precision)
-                row["evaluation_seconds"] = round(time.process_time() - clock, 1)
+            due = (epoch + 1) % recipe.validation.every == 0 or learner.step == total
+            if material.validation and due and team.first:
+                row |= validate(learner.final, recipe.input, *material.validation, precision)
             learner.sums = {}
             learner.history.append(row)
             if team.first:
@@ -102,11 +100,30 @@ def fit(
         if team.first:
             facts = {"recipe": to_dict(recipe), **material.facts, "history": learner.history}
             checkpoints.write(output / WEIGHTS, learner.final.state_dict(), facts)
-    return learner
+        team.wait()
+    return learner, material
+
+
+def planned(recipe: Recipe, material: Material, epoch: int) -> Ints:
+    """The batches of an epoch."""
+    return sampling.plan(
+        recipe.sampling, material.examples, material.groups, recipe.run.seed, epoch
+    )
+
+
+def write_failure(path: Path, failure: "NotFinite", material: Material, rows: Ints) -> None:
+    """What was seen when the loss was no number any more, the crops of the batch among it."""
+    crops = [material.packed.rows[row].source for row in material.examples.rows[rows].tolist()]
+    seen = {
+        "step": failure.step, "rate": failure.rate, "losses": failure.losses,
+        "gradient": failure.gradient, "reason": str(failure), "batch": crops,
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(seen, indent=1), encoding="utf-8")
 
 
 def rate_at(config: Optimiser, step: int, total: int) -> float:
-    """The learning rate of a step: a straight rise, then half a cosine (Loshchilov, Hutter, 2017)."""
+    """The learning rate of a step: a straight rise, then half a cosine (SGDR, 2017)."""
     rising = config.warm_up * total
     if step < rising:
         return config.rate * (step + 1) / (rising + 1)
@@ -114,9 +131,8 @@ def rate_at(config: Optimiser, step: int, total: int) -> float:
     return config.rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def autocast(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
+def autocast(wanted: str, device: torch.device) -> Callable[[], Any]:
     """What the network is computed in: bfloat16 where it pays, which "auto" finds out."""
-    wanted = recipe.run.precision
     if wanted == "auto":
         cpu = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else ""
         fast = torch.cpu._is_avx512_bf16_supported() if cpu else torch.cuda.is_bf16_supported()
@@ -167,11 +183,8 @@ def step(
         group["lr"] = rate
     learner.optimiser.step()
     if learner.average is not None:
-        follow(
-            learner.average,
-            learner.network,
-            min(recipe.run.ema, (learner.step + 1) / (learner.step + 10)),
-        )
+        decay = min(recipe.run.ema, (learner.step + 1) / (learner.step + 10))
+        follow(learner.average, learner.network, decay)
     return {"loss": loss.item()} | (
         {name: value.item() for name, value in values.items()} if len(values) > 1 else {}
     )
@@ -202,7 +215,7 @@ def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, 3, step)).generate_state(1, np.uint32)[0])
 
 
-def _stalled(recipe: Recipe, learner: Learner) -> bool:
+def stalled(recipe: Recipe, learner: Learner) -> bool:
     """Whether the last `patience` evaluations brought nothing better."""
     scores = [row["accuracy"] for row in learner.history if "accuracy" in row]
     patience = recipe.validation.patience
