@@ -23,6 +23,8 @@ VERBS = {
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
     "cluster": "Group the faces of an album by person.",
+    "fit": "Learn to tell the people of a folder apart.",
+    "classify": "Say which of the people a head was fitted on a face shows.",
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "models": "List, fetch and check models, their licences and files.",
