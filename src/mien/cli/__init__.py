@@ -26,6 +26,7 @@ VERBS = {
     "cluster": "Group the faces of an album by person.",
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
+    "data": "Prepare pictures for training: crop, check, split, pair, pack.",
     "models": "List, fetch and check models, their licences and files.",
     "serve": "Start the server: REST interface and web page.",
     "demo": "See it work, on pictures that come with it or on your own.",
