@@ -4,9 +4,9 @@ python benchmarks/heads.py celebrities --data ../shared/data
 python benchmarks/heads.py lfw --data ../shared/data --least 3 [--seed 0]
 
 `celebrities`: fitted on celebrities/train, asked about celebrities/validation. `lfw`: people with
-at least so many pictures; those of each person are split 80/10/10 by the seed into train, validation
-and test, at least one in each of the last two. Test pictures have no part in anything but the last
-column. Embeddings are cached as by `mien evaluate`; seconds are for fitting, without embedding.
+at least so many pictures; those of each person are split 80/10/10 by the seed into train,
+validation and test, at least one in each of the last two. Test pictures have no part in anything
+but the last column. Embeddings are cached as by `mien evaluate`; seconds are for fitting alone.
 """
 
 import argparse
