@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import decision
+from mien.errors import NoOperatingPoint
 from mien.types import Box, OperatingPoint
 
 COASTING = 1.0
@@ -53,15 +54,20 @@ class Motion:
 
 
 def resemblance(points: Sequence[OperatingPoint], contract: str) -> Callable[[float], float]:
-    """Scores to [-1, 1] on a model's own scale: 1 at a false match rate of 1 in 1,000, 0 at the
-    loosest measured one (1 in 10), and in a straight line on to -1, near which strangers lie.
+    """Scores to [-1, 1] on a model's own scale: 0 where both errors are equally likely, 1 where
+    false matches are ten times rarer than there, and in a straight line on to -1.
 
     Raises `NoOperatingPoint` when the model was never measured.
     """
-    sure = decision.operating_point(points, 1e-3, contract).threshold
-    unsure = max(points, key=lambda point: point.fmr).threshold
-    width = max(sure - unsure, 1e-6)
-    return lambda score: float(np.clip((score - unsure) / width, -1.0, 1.0))
+    if not points:
+        raise NoOperatingPoint(contract, 0.01, None)
+    ordered = sorted(points, key=lambda point: point.threshold)
+    excess = [point.fnmr - point.fmr for point in ordered]  # rises with the threshold
+    even = float(np.interp(0.0, excess, [point.threshold for point in ordered]))
+    rarer = max(decision.impostor_rate(points, even) / 10, min(point.fmr for point in points))
+    sure = decision.operating_point(points, rarer, contract).threshold
+    width = max(sure - even, 1e-6)
+    return lambda score: float(np.clip((score - even) / width, -1.0, 1.0))
 
 
 def assign(affinity: Affinity) -> list[tuple[int, int]]:

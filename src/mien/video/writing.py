@@ -11,6 +11,7 @@ from mien.errors import InputError, MissingExtra
 from mien.types import Image
 
 _TICKS = 1000  # a second
+_FRAGMENT = 50  # frames that are lost at most if the writer is killed, and those in the encoder
 
 
 class Film:
@@ -29,10 +30,12 @@ class Film:
         self._stream: Any = None
         self._last = -1
         try:
+            path.write_bytes(b"")  # FFmpeg would only find out at the first picture
             # fragments: what was written stays readable without an index at the end
             self._container = av.open(
                 str(path), "w", format="mp4",
-                options={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+                options={"movflags": "frag_keyframe+empty_moov+default_base_moof",
+                         "flush_packets": "1"},
             )  # fmt: skip
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
@@ -65,6 +68,7 @@ class Film:
         stream: Any = self._container.add_stream(codec, rate=25)
         stream.width, stream.height = image.width // 2 * 2, image.height // 2 * 2
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = _FRAGMENT
         stream.codec_context.time_base = Fraction(1, _TICKS)
         if codec == "libx264":
             stream.options = {"preset": "veryfast", "crf": "23"}
