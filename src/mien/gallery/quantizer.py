@@ -43,9 +43,9 @@ _MANY = 1 << 16  # templates whose mean will not change any more
 class Probes:
     """Probes for a scan: codes (p, 2 * width) in -127 to 127, and the numbers that go with them.
 
-    `weights` (p, 3) of a template's terms give the upper bound of its score, apart from the
-    product of the codes; `margins` (p) times a template's standard deviation is how far below it
-    the lower bound lies. Both are in units of their own for each probe.
+    `weights` (p, 3) say how the upper bound of a score comes from the product of codes and the
+    terms of a template (see `mien.gallery.kernels`); `margins` (p) times a template's standard
+    deviation is how far below it the lower bound lies. Each probe has units of its own.
     """
 
     codes: NDArray[np.int8]
