@@ -192,7 +192,7 @@ def spent(fpir: float, look: int) -> float:
 
 
 def steady(
-    before: Identification | None, now: Identification, points: Sequence[OperatingPoint]
+    before: Identification | None, now: Identification, bundle: Bundle, probe: Embedding
 ) -> Identification:
     """The decision after another look, with hysteresis: a name once given is not dropped lightly.
 
@@ -201,8 +201,7 @@ def steady(
     """
     if before is None or before.subject is None or now.subject == before.subject:
         return now
-    contract = now.operating_point.contract
-    leave = identification_point(points, 0.5, now.gallery_size, contract)
+    leave = search_point(bundle, probe, 0.5, now.gallery_size)
     scores = [match.score for match in now.candidates if match.subject == before.subject]
     return before if scores and leave.accepts(scores[0]) else now
 

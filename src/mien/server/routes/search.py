@@ -35,7 +35,7 @@ async def identify(
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
-    contract, points = recognizer.contract, recognizer.bundle.operating_points
+    bundle = recognizer.bundle
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
@@ -56,14 +56,18 @@ async def identify(
         gallery=gallery,
         gallery_size=size,
         fpir=fpir,
-        protocol=decision.identification_point(points, fpir, size, contract).protocol,
-        contract=contract,
+        protocol=decision.identification_point(
+            bundle.search_points, fpir, size, bundle.contract
+        ).protocol,
+        contract=bundle.contract,
         images=images,
     )
 
 
 def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
