@@ -24,6 +24,7 @@ VERBS = {
     "identify": "Name the people in pictures, or call them unknown.",
     "cluster": "Group the faces of an album by person.",
     "gallery": "Look at the gallery, and remove people from it.",
+    "train": "Fit a network to pictures of people, by a recipe.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "data": "Prepare pictures for training: crop, check, split, pair, pack.",
     "models": "List, fetch and check models, their licences and files.",

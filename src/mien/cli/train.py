@@ -1,0 +1,79 @@
+"""mien train"""
+
+from pathlib import Path
+
+import click
+
+from mien.cli.batch import progress
+from mien.cli.options import as_json as json_option
+from mien.cli.output import emit
+from mien.errors import InputError, MissingExtra
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Change one value of the recipe, such as run.epochs=5. Repeatable.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Where everything goes.  [default: the recipe's name]")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in DIR, if there is one.")
+@click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard, too.")
+@json_option
+def command(
+    recipe: Path,
+    settings: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+    tensorboard: bool,
+    as_json: bool,
+) -> None:
+    """Fit a network as RECIPE says, and write a model that all of mien can use.
+
+    \b
+    mien data crop photos/ -o crops/ --size 112     # one sub-folder a person
+    mien data pack crops/ -o packed/
+    mien train recipes/fine-tune.toml --set data.set=packed -o runs/mine
+    mien models import runs/mine/mine.toml
+    mien verify a.jpg b.jpg --model mine
+
+    DIR gets checkpoint.safetensors (what --resume goes on from, after a kill at any step, with the
+    same result to the last bit), weights.safetensors, metrics.csv, curves.png, ID.onnx and the
+    draft of a card, ID.toml. Prints the figures of each epoch.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 -m mien train RECIPE.
+    """
+    try:
+        from mien.training import curves, draft
+        from mien.training.config import read_recipe
+        from mien.training.loop import fit
+    except ImportError as error:
+        raise MissingExtra("training", "train") from error
+    parsed = read_recipe(recipe, settings)
+    folder = output or Path(recipe.stem)
+
+    def report(row: dict[str, object]) -> None:
+        if as_json:
+            emit(row)
+        else:
+            click.echo("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
+
+    learner, material = fit(parsed, folder, resume=resume, report=report, progress=progress)
+    if not learner.first:
+        return
+    try:
+        (folder / "metrics.csv").write_text(curves.table(learner.history), encoding="utf-8")
+        (folder / "curves.png").write_bytes(curves.picture(learner.history))
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    if tensorboard:
+        curves.events(learner.history, folder / "events")
+    card = draft.write(learner.final, parsed, material, learner.history, folder)
+    row = {"card": str(card), "epochs": len(learner.history)}
+    if as_json:
+        emit(row)
+    else:
+        click.echo(f"{card}: a draft; 'mien models import {card}' takes the model in")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
