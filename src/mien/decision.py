@@ -130,6 +130,37 @@ def identify(
     )
 
 
+# ---------------------------------------------------------------------- one decision, asked again
+
+
+def spent(fpir: float, look: int) -> float:
+    """The FPIR at which look number `look` (from 1) at the same person may be decided.
+
+    Whoever is looked up again and again has many chances to be named wrongly. The shares 1/2, 1/6,
+    1/12, ... = 1 / (k (k + 1)) sum to 1, so by the union bound all looks together, however many
+    they become, name strangers at a rate of at most `fpir`.
+    """
+    if look < 1:
+        raise InputError(f"looks are counted from 1, got {look}")
+    return fpir / (look * (look + 1))
+
+
+def steady(
+    before: Identification | None, now: Identification, points: Sequence[OperatingPoint]
+) -> Identification:
+    """The decision after another look, with hysteresis: a name once given is not dropped lightly.
+
+    It stays while its person still scores what half of all strangers would not reach in this
+    gallery (FPIR 0.5); then the new look decides alone. To be named takes the full threshold.
+    """
+    if before is None or before.subject is None or now.subject == before.subject:
+        return now
+    contract = now.operating_point.contract
+    leave = identification_point(points, 0.5, now.gallery_size, contract)
+    scores = [match.score for match in now.candidates if match.subject == before.subject]
+    return before if scores and leave.accepts(scores[0]) else now
+
+
 # ------------------------------------------------------------------------- the user's own pairs
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import mien
 from mien.gallery import Entry
-from mien.gallery.sqlite import OTHER_MODEL, SqliteStore
+from mien.gallery.rows import OTHER_MODEL
+from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
 
 

@@ -21,7 +21,8 @@ from mien.embedding import require_contract
 from mien.errors import GalleryUnavailable, InputError, LowQuality
 from mien.gallery.audit import Receipt
 from mien.gallery.cipher import key_from_environment
-from mien.gallery.sqlite import DEFAULT_COLLECTION, SqliteStore
+from mien.gallery.schema import DEFAULT_COLLECTION
+from mien.gallery.sqlite import SqliteStore
 from mien.gallery.store import Entry, Stats, Store, Subject, Where, check_subject
 from mien.images import Source, read_image
 from mien.recognition import Recognizer

@@ -21,6 +21,7 @@ from mien.server.routes.pictures import (
     rounded,
 )
 from mien.server.uploads import Picture
+from mien.server.vision import Looking
 from mien.types import RecognizedFace
 
 router = APIRouter()
@@ -47,7 +48,7 @@ async def detect(request: Request, key: Reader, service: Serving) -> m.Detection
 @router.post("/v1/embed", openapi_extra=PICTURES)
 async def embed(request: Request, key: Reader, service: Serving) -> m.Embeddings:
     """The faces in pictures and the vector of each."""
-    seen = await service.each(service.recognize, await pictures_of(request, service))
+    seen = await service.look(service.recognize, await pictures_of(request, service))
     return m.Embeddings(
         contract=service.recognizer.contract,
         images=[
@@ -77,12 +78,12 @@ async def verify(
 
     choosing = chooser(choose)
 
-    def work(picture: Picture) -> RecognizedFace:
+    def work(picture: Picture) -> Looking[RecognizedFace]:
         image = service.read(picture)
-        chosen = choosing(service.detect(image), image)
-        return service.describe(image, [chosen])[0]
+        (face,) = yield image, [choosing(service.detect(image), image)]
+        return face
 
-    a, b = await service.each(work, pictures)
+    a, b = await service.look(work, pictures)
     score = similarity(a.embedding, b.embedding)
     return m.VerificationReply(
         match=point.accepts(score),

@@ -12,6 +12,7 @@ from mien.server.routes.access import GalleryName, Reader, Serving
 from mien.server.routes.pictures import PICTURES, facts, picture_of, pictures_of, rounded
 from mien.server.service import Service
 from mien.server.uploads import Picture, parse_probes, read_body
+from mien.server.vision import Looking
 from mien.types import Embedding, Identification, RecognizedFace
 
 router = APIRouter()
@@ -35,8 +36,8 @@ async def identify(
     recognizer = service.recognizer
     contract, points = recognizer.contract, recognizer.bundle.operating_points
 
-    def work(picture: Picture) -> tuple[int, m.PictureOf[m.IdentifiedFace]]:
-        seen = service.recognize(picture)
+    def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
+        seen = yield from service.recognize(picture)
         with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
             found = opened.identify_faces(seen.faces, recognizer, fpir=fpir, limit=limit)
             size = found[0].gallery_size if found else len(opened)
@@ -46,7 +47,7 @@ async def identify(
         ]
         return size, picture_of(seen.image, faces)
 
-    answers = await service.each(work, await pictures_of(request, service))
+    answers = await service.look(work, await pictures_of(request, service))
     size = answers[-1][0]
     images = [picture for _, picture in answers]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))

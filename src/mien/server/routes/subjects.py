@@ -16,6 +16,7 @@ from mien.server.routes.access import GalleryName, Reader, Serving, SubjectName,
 from mien.server.routes.pictures import PICTURES, At, ChooseName, chooser, pictures_of
 from mien.server.service import Seen
 from mien.server.uploads import Picture
+from mien.server.vision import Looking
 from mien.types import Template
 
 router = APIRouter()
@@ -65,13 +66,12 @@ class Enrolling:
         """
         service, choose = self.service, chooser(self.choose, self.at)
 
-        def look(picture: Picture) -> Seen:
+        def work(picture: Picture) -> Looking[Seen]:
             image = service.read(picture)
-            chosen = choose(service.detect(image), image)
-            (face,) = service.describe(image, [chosen])
+            (face,) = yield image, [choose(service.detect(image), image)]
             return Seen(picture, image, [usable(face, picture.name, self.min_quality)])
 
-        seen = await service.each(look, await pictures_of(self.request, service))
+        seen = await service.look(work, await pictures_of(self.request, service))
 
         def write() -> tuple[list[Template], list[Seen]]:
             with service.galleries.change(self.gallery) as opened:
