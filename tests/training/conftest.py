@@ -55,7 +55,7 @@ def packed_folder(
                         0.1,
                         (0.0,) * 10,
                         source,
-                    )  # fmt: skip
+                    )
                 )
     np.save(folder / "pixels.npy", np.stack(pixels))
     write_table(folder / "manifest.csv", header(Crop), [cells(row) for row in rows])

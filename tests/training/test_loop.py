@@ -1,4 +1,4 @@
-"""Training as a whole: it learns, goes on after a kill as if nothing had been, and fails clearly."""
+"""Training as a whole: it learns, goes on after a kill unchanged, and fails clearly."""
 
 import csv
 import json
