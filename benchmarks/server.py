@@ -262,7 +262,7 @@ def serve(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     code = "from mien.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", "--port", str(port), "--gallery",
-         str(folder / "galleries"), "--rate", "100000"],
+         str(folder / "galleries"), "--rate", "100000", "--no-keys"],
         env=os.environ | {"MIEN_HOME": str(folder)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

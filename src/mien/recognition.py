@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -149,16 +149,30 @@ class Recognizer:
 
     def describe(self, image: Image, faces: list[Face]) -> list[RecognizedFace]:
         """Align and embed the faces that a detector found in a picture, in one batch."""
+        return self.describe_batch([(image, faces)])[0]
+
+    def describe_batch(
+        self, found: Sequence[tuple[Image, list[Face]]]
+    ) -> list[list[RecognizedFace]]:
+        """`describe` for several pictures, all their faces in one batch."""
         views = self.bundle.views
-        crops = [align_views(image, face.landmarks, self.frame, views) for face in faces]
-        vectors = self.embedder.embed_batch([view for crop in crops for view in crop])
+        crops = [
+            [align_views(image, face.landmarks, self.frame, views) for face in faces]
+            for image, faces in found
+        ]
+        flat = [view for faces in crops for crop in faces for view in crop]
+        vectors = self.embedder.embed_batch(flat)
+        of_face = iter([vectors[i : i + views] for i in range(0, len(flat), views)])
         return [
-            RecognizedFace(
-                face,
-                assess(face, crop[0]),
-                Embedding(mean_direction(vectors[i * views : (i + 1) * views]), self.contract),
-            )
-            for i, (face, crop) in enumerate(zip(faces, crops, strict=True))
+            [
+                RecognizedFace(
+                    face,
+                    assess(face, crop[0]),
+                    Embedding(mean_direction(next(of_face)), self.contract),
+                )
+                for face, crop in zip(faces, aligned, strict=True)
+            ]
+            for (_, faces), aligned in zip(found, crops, strict=True)
         ]
 
     def assess(self, image: Image, face: Face) -> Quality:

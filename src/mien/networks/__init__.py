@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _FAMILY = {
     "inception_resnet_v1": "inception_resnet_v1",
     "inception_resnet_v2": "inception_resnet_v2",
+    "iresnet18": "iresnet",
+    "iresnet50": "iresnet",
+    "iresnet100": "iresnet",
+    "mobilefacenet": "mobilefacenet",
     "mobilenet_v2": "mobilenet_v2",
     "resnet18": "resnet",
     "resnet34": "resnet",

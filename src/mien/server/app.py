@@ -239,8 +239,8 @@ class _Frame:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         if self._service.keys is None and name.lower() not in _OWN_NAMES:
             return NotAllowed(
-                "this server has no keys and answers only to localhost; "
-                "'mien serve keys add' makes a key"
+                "this server asks for no keys and answers only to localhost; "
+                "start it without --no-keys"
             )
         origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:

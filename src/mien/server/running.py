@@ -9,24 +9,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from mien.errors import InputError
-from mien.server.keys import KeyFile
 
 STOP_SECONDS = 30  # how long requests in work may take to finish when the server is stopped
 
 
-def require_keys_beyond_loopback(host: str, keys: Path) -> bool:
-    """Whether the server has keys; without any it may only listen on this machine.
-
-    Raises `InputError` for another address.
-    """
-    if KeyFile(keys).listed():
-        return True
+def require_loopback(host: str) -> None:
+    """Raise `InputError` unless `host` is this machine, the only one served without keys."""
     if not _is_loopback(host):
         raise InputError(
-            f"will not listen on {host} without keys: everybody there could search and erase "
-            f"people; make one with 'mien serve keys add --role admin'"
+            f"will not listen on {host} without keys: everybody there could search and erase people"
         )
-    return False
 
 
 def run(

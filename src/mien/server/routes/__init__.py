@@ -1,0 +1,21 @@
+"""The routes: check who asks, decode, call the library, encode. The contract is in the OpenAPI.
+
+A file has the routes of one thing and a `router` of its own. `access` says who may what, `bodies`
+what a request brings, `pictures` which face counts and how faces are told.
+"""
+
+from fastapi import APIRouter
+
+from mien.server.problems import MEDIA_TYPE
+from mien.server.routes import galleries, groups, recognition, search, status, subjects
+
+router = APIRouter(
+    responses={
+        "default": {
+            "description": "Why the request was not served (RFC 9457).",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    }
+)
+for _part in (recognition, groups, galleries, subjects, search, status):
+    router.include_router(_part.router)
