@@ -207,8 +207,8 @@ def card_text(model: str) -> str:
 def bundle(name: str) -> Bundle:
     """One bundle with its parts. Raises `UnknownModel`.
 
-    The id of an embedder alone stands for it behind the default detector, with no operating
-    points: such a pair was not measured.
+    The id of an embedder alone stands for it behind the default detector, with the operating
+    points that its own card has measured behind that detector (`measured`), if any.
     """
     if name in _bundled_ids("bundles"):
         data = _read_toml(_read("bundles", name))
@@ -217,6 +217,7 @@ def bundle(name: str) -> Bundle:
     elif name in model_ids() and (card := model_card(name)).task == "embedding":
         detector = _read_toml(_read("bundles", "embedded"))["detector"]
         data = {"id": name, "title": card.title, "detector": detector, "embedder": name, "views": 1}
+        data |= _read_toml(card_text(name)).get("measured", {})
     else:
         raise UnknownModel(name, (*bundle_ids(), *model_ids()))
     detector, embedder = model_card(data["detector"]), model_card(data["embedder"])

@@ -27,6 +27,7 @@ VERBS = {
     "fit": "Learn to tell the people of a folder apart.",
     "classify": "Say which of the people a head was fitted on a face shows.",
     "gallery": "Look at the gallery, and remove people from it.",
+    "train": "Fit a network to pictures of people, by a recipe.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "data": "Prepare pictures for training: crop, check, split, pair, pack.",
     "models": "List, fetch and check models, their licences and files.",

@@ -56,7 +56,7 @@ def fit(
         raise InputError(f"{path} exists: go on with --resume, or name another folder with -o")
     with parallel.group() as team:
         material = prepare(recipe, progress)
-        learner = build(recipe, material, team.device())
+        learner = build(recipe, material, team)
         if path.exists():
             restore(learner, path)
         network = team.share(learner.network)
