@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from mien.detection import central as central
     from mien.detection import largest as largest
     from mien.detection import only as only
+    from mien.embedding import agreeing as agreeing
     from mien.embedding import fuse as fuse
     from mien.embedding import similarity as similarity
     from mien.errors import ContractMismatch as ContractMismatch
@@ -69,7 +70,7 @@ _HOME = {
     "mien.cards": "Bundle InputSpec ModelCard",
     "mien.classification": "Classification Head load_head",
     "mien.detection": "central largest only",
-    "mien.embedding": "fuse similarity",
+    "mien.embedding": "agreeing fuse similarity",
     "mien.errors": (
         "ContractMismatch CorruptWeights FetchFailed GalleryError GalleryUnavailable "
         "ImageTooLarge InputError LicenceNotAccepted LowQuality MienError MissingExtra ModelError "
