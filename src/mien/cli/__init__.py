@@ -22,6 +22,7 @@ VERBS = {
     "verify": "Say whether two pictures show the same person.",
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
+    "analyze": "Say what faces look like: quality, pose, age, gender, liveness.",
     "cluster": "Group the faces of an album by person.",
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
