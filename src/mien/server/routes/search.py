@@ -14,7 +14,7 @@ from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
-from mien.types import Embedding, Identification, RecognizedFace
+from mien.types import Embedding, Identification, Match, RecognizedFace
 
 router = APIRouter()
 
@@ -50,13 +50,16 @@ async def identify(
 
     answers = await service.look(work, await pictures_of(request, service))
     size = answers[-1][0]
+    point = decision.identification_point(points, fpir, size, contract)
     images = [picture for _, picture in answers]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
         gallery=gallery,
         gallery_size=size,
         fpir=fpir,
-        protocol=decision.identification_point(points, fpir, size, contract).protocol,
+        fmr=point.fmr,
+        fnmr=point.fnmr,
+        protocol=point.protocol,
         contract=contract,
         images=images,
     )
@@ -71,11 +74,12 @@ def _identified(service: Service, face: RecognizedFace, answer: Identification) 
         threshold=rounded(answer.operating_point.threshold),
         fmr_at_score=fmr,
         fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
-        candidates=[
-            m.Candidate(subject=match.subject, score=rounded(match.score))
-            for match in answer.candidates
-        ],
+        candidates=[_candidate(match) for match in answer.candidates],
     )
+
+
+def _candidate(match: Match) -> m.Candidate:
+    return m.Candidate(subject=match.subject, score=rounded(match.score), template=match.template)
 
 
 @router.post(
@@ -94,13 +98,7 @@ async def search(
             found = opened.search_batch(given, limit)
         service.audit("search", key, gallery, count=len(given))
         return m.SearchReply(
-            matches=[
-                [
-                    m.FoundTemplate(subject=x.subject, score=rounded(x.score), template=x.template)
-                    for x in matches
-                ]
-                for matches in found
-            ]
+            matches=[[_candidate(match) for match in matches] for matches in found]
         )
 
     return await service.stored(work)
