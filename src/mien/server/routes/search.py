@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien import decision
 from mien.errors import InputError
 from mien.server import messages as m
-from mien.server.routes.access import GalleryName, Reader, Serving
+from mien.server.routes.access import GalleryName, Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
@@ -16,7 +16,7 @@ from mien.server.uploads import Picture
 from mien.server.vision import Looking
 from mien.types import Embedding, Identification, Match, RecognizedFace
 
-router = APIRouter()
+router = new_router()
 
 Fpir = Annotated[
     float, Query(gt=0, lt=1, description="Share of strangers that may be named wrongly.")
