@@ -201,7 +201,8 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     (data / "pairs.txt").write_text("\n".join(table * 1) + "\n", encoding="utf-8")
     card = tmp_path / "card.toml"
     card.write_text(
-        'id = "x"\nprotocol = "old"\noperating_points = [\n    [0.5, 0.1, 0.1],\n]\n\n[figures]\n',
+        'id = "x"\nviews = 1\nprotocol = "old"\n'
+        "operating_points = [\n    [0.5, 0.1, 0.1],\n]\n\n[figures]\n",
         encoding="utf-8",
     )
     with pytest.raises(InputError, match="one fold"):
@@ -215,8 +216,7 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     import tomllib
 
     made = tomllib.loads(card.read_text(encoding="utf-8"))
-    assert made["id"] == "x"
-    assert made["figures"] == {}
+    assert (made["id"], made["views"], made["figures"]) == ("x", 1, {})
     assert "peopleDevTrain" in made["protocol"]
     rates = [row[0] for row in made["operating_points"]]
     thresholds = [row[1] for row in made["operating_points"]]
@@ -224,7 +224,7 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     assert thresholds == sorted(thresholds)
     assert thresholds[0] == pytest.approx(0.878, abs=0.01)
     card.write_text("id = 1\n", encoding="utf-8")
-    with pytest.raises(InputError, match="no 'protocol'"):
+    with pytest.raises(InputError, match="not the card of a bundle"):
         run("lfw", "--data", str(data), "--calibrate", "--write", str(card))
 
 

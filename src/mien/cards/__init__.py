@@ -6,6 +6,7 @@ were measured together, and carries what was measured: the operating points. Wha
 models is written here and never in a subclass.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -17,10 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import platformdirs
 
-from mien.errors import ModelError, UnknownModel
-from mien.types import Frame, OperatingPoint
+from mien.errors import InputError, ModelError, UnknownModel
+from mien.types import Crowd, Frame, OperatingPoint
 
 Task = Literal["detection", "embedding"]
 
@@ -127,7 +129,8 @@ DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
 class Bundle:
     """A recogniser as it was measured: detector, alignment, number of views, embedder.
 
-    `views` is how many slightly different crops of a face are embedded and averaged.
+    `views` is how many slightly different crops of a face are embedded and averaged. `crowd` is
+    None where searches have only the `operating_points` of single comparisons to go by.
     """
 
     id: str
@@ -138,6 +141,12 @@ class Bundle:
     operating_points: tuple[OperatingPoint, ...]
     figures: Mapping[str, str]
     contract: str
+    crowd: Crowd | None = None
+
+    @property
+    def search_points(self) -> tuple[OperatingPoint, ...]:
+        """The thresholds that searches start from: those of the crowd where there is one."""
+        return self.operating_points if self.crowd is None else self.crowd.operating_points
 
 
 # The rules that turn a picture into crops (scan sizes, warp, jitter) count as part of how a
@@ -162,8 +171,22 @@ def model_ids() -> tuple[str, ...]:
 
 
 def bundle_ids() -> tuple[str, ...]:
-    """The ids of all bundles, sorted."""
-    return tuple(sorted(_bundled_ids("bundles")))
+    """The ids of all bundles, those that came with mien and those kept here, sorted."""
+    own = (path.stem for path in (home() / "bundles").glob("*.toml"))
+    return tuple(sorted({*_bundled_ids("bundles"), *own}))
+
+
+def own_bundle(name: str) -> Path:
+    """Where a bundle of the user's own is kept.
+
+    Raises `InputError` for a name that came with mien, or that is no plain name.
+    """
+    if name in _bundled_ids("bundles") or name in _bundled_ids("models"):
+        raise InputError(f"{name!r} came with mien and stays as it was measured: use another name")
+    try:
+        return home() / "bundles" / f"{_plain(name)}.toml"
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def model_card(model: str) -> ModelCard:
@@ -187,8 +210,10 @@ def bundle(name: str) -> Bundle:
     The id of an embedder alone stands for it behind the default detector, with no operating
     points: such a pair was not measured.
     """
-    if name in bundle_ids():
+    if name in _bundled_ids("bundles"):
         data = _read_toml(_read("bundles", name))
+    elif name in bundle_ids():
+        data = _read_own(own_bundle(name))
     elif name in model_ids() and (card := model_card(name)).task == "embedding":
         detector = _read_toml(_read("bundles", "embedded"))["detector"]
         data = {"id": name, "title": card.title, "detector": detector, "embedder": name, "views": 1}
@@ -196,14 +221,26 @@ def bundle(name: str) -> Bundle:
         raise UnknownModel(name, (*bundle_ids(), *model_ids()))
     detector, embedder = model_card(data["detector"]), model_card(data["embedder"])
     contract = contract_of(detector, embedder, data["views"])
-    points = tuple(
+    figures = data.get("figures", {})
+    return Bundle(
+        data["id"], data["title"], detector, embedder, data["views"],
+        _points(data, contract), figures, contract, _crowd(data.get("crowd"), contract),
+    )  # fmt: skip
+
+
+def _points(data: dict[str, Any], contract: str) -> tuple[OperatingPoint, ...]:
+    return tuple(
         OperatingPoint(threshold, fmr, fnmr, data["protocol"], contract)
         for fmr, threshold, fnmr in data.get("operating_points", [])
     )
-    figures = data.get("figures", {})
-    return Bundle(
-        data["id"], data["title"], detector, embedder, data["views"], points, figures, contract
-    )
+
+
+def _crowd(data: dict[str, Any] | None, contract: str) -> Crowd | None:
+    if data is None:
+        return None
+    rows = [np.frombuffer(base64.b64decode(row), "<f2") for row in data["centres"]]
+    centres = np.stack(rows).astype(np.float32)
+    return Crowd(centres, data["share"], data["middle"], _points(data, contract))
 
 
 def parse(text: str, where: str) -> ModelCard:
@@ -230,6 +267,17 @@ def _imported() -> tuple[Path, ...]:
 def _read(folder: str, name: str) -> str:
     path = resources.files(__package__).joinpath(folder, f"{name}.toml")
     return path.read_text(encoding="utf-8")
+
+
+def _read_own(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        missing = {"id", "title", "detector", "embedder", "views"} - data.keys()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not the card of a bundle: {error}") from error
+    if missing:
+        raise ModelError(f"{path} is not the card of a bundle: it lacks {', '.join(missing)}")
+    return data
 
 
 def _read_toml(text: str) -> dict[str, Any]:

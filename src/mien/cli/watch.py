@@ -199,12 +199,13 @@ def _explain(gallery: Gallery, recognizer: Recognizer, fpir: float) -> None:
     if not size:
         _say("nobody is enrolled yet, so everybody is unknown")
         return
+    bundle = recognizer.bundle
     point = decision.identification_point(
-        recognizer.bundle.operating_points, decision.spent(fpir, 1), size, recognizer.contract
+        bundle.search_points, decision.spent(fpir, 1), size, bundle.contract
     )
     click.echo(
-        f"A name needs {point.threshold:.3f} at the first look and a little more at each further "
-        f"one: with {counted(size, 'template')} enrolled, {one_in(fpir)} strangers get a name.",
+        f"A name needs about {point.threshold:.3f} at first and a little more at each further "
+        f"look: with {counted(size, 'template')} enrolled, {one_in(fpir)} strangers get a name.",
         err=True,
     )
 

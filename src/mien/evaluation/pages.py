@@ -1,49 +1,24 @@
 """Figures to the parts of a report: what each kind of evaluation shows, and in which order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mien import decision
 from mien.evaluation import plots
-from mien.evaluation.calibration import Check, Reliability
+from mien.evaluation.calibration import Check
 from mien.evaluation.classification import Classes
 from mien.evaluation.curves import FAILED, FARS
 from mien.evaluation.curves import name as key_of
 from mien.evaluation.detection import Precision
-from mien.evaluation.identification import OpenSet, Promise, Searches, cmc
+from mien.evaluation.identification import cmc
 from mien.evaluation.protocols import Pairs, Picture
-from mien.evaluation.report import Plate, Plates, Plots, Table, percent
+from mien.evaluation.report import Part, Plate, Plates, Plots, Table, percent
+from mien.evaluation.runs import Calibrated, SearchRun, VerificationRun
 from mien.evaluation.vectors import Vectors
-from mien.evaluation.verification import Slice, Verification, worst_to_best
+from mien.evaluation.verification import Slice, worst_to_best
 
 WORST = 12  # pairs of a kind on a page
-
-Part = Table | Plots | Plates
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class VerificationRun:
-    """One model on a verification protocol; what is None or empty was not asked for."""
-
-    model: str
-    vectors: Vectors
-    figures: Verification
-    reliability: Reliability | None = None
-    slices: Sequence[Slice] = ()
-    checks: Sequence[Check] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class SearchRun:
-    """One model on an identification protocol."""
-
-    model: str
-    vectors: Vectors
-    found: Searches
-    open_set: Sequence[OpenSet]
-    promises: Sequence[Promise]
 
 
 def verification_table(runs: Sequence[VerificationRun]) -> Table:
@@ -89,14 +64,20 @@ def verification(pairs: Pairs, runs: Sequence[VerificationRun]) -> list[Part]:
     return parts
 
 
-def _verification_details(pairs: Pairs, run: VerificationRun) -> list[Part]:
-    parts: list[Part] = []
+def verification_tables(run: VerificationRun) -> list[Table]:
+    """What was asked for beside the headline: the card's promise, fresh thresholds, slices."""
+    tables = []
     if run.figures.kept:
-        parts.append(kept_table(run))
-    if run.checks:
-        parts.append(checks_table(run.checks))
+        tables.append(kept_table(run))
     if run.slices:
-        parts.append(slices_table(run.slices))
+        tables.append(slices_table(run.slices))
+    if run.calibrated is not None:
+        tables += calibration_tables(run.calibrated)
+    return tables
+
+
+def _verification_details(pairs: Pairs, run: VerificationRun) -> list[Part]:
+    parts: list[Part] = [*verification_tables(run)]
     scores, same = run.figures.scores, run.figures.same
     alive = scores > FAILED
     genuine = np.flatnonzero(same & alive)
@@ -147,15 +128,23 @@ def kept_table(run: VerificationRun) -> Table:
     return Table(f"Operating points of {run.model} on these pairs", header, rows)
 
 
-def checks_table(checks: Sequence[Check]) -> Table:
+def calibration_tables(made: Calibrated) -> list[Table]:
     """Fresh thresholds, on the people they were chosen on and on others."""
+    tables = [_checks("Thresholds measured now", made.checks)]
+    if made.crowd is not None:
+        title = f"Thresholds of searches, with {made.crowd.share:g} of the demand of a crowd"
+        tables.append(_checks(title, made.crowd_checks))
+    return tables
+
+
+def _checks(title: str, checks: Sequence[Check]) -> Table:
     rows = [
         [f"{c.point.fmr:g}", f"{c.point.threshold:.5f}", percent(c.point.fnmr),
          f"{c.fmr:.2e}", percent(c.fnmr)]
         for c in checks
     ]  # fmt: skip
     header = ["FMR", "threshold", "FNMR", "FMR of other people", "FNMR of other people"]
-    return Table("Thresholds measured now", header, rows, checks[0].point.protocol)
+    return Table(title, header, rows, checks[0].point.protocol)
 
 
 def slices_table(slices: Sequence[Slice]) -> Table:
@@ -197,26 +186,19 @@ def identification_table(runs: Sequence[SearchRun]) -> Table:
     return Table("Figures", ["", *(run.model for run in runs)], rows, note)
 
 
-def promises_table(promises: Sequence[Promise]) -> Table:
+def promises_table(run: SearchRun) -> Table:
     """The FPIR that thresholds promise and what strangers gave, by gallery size."""
     rows = [
         [f"{p.gallery_size:,}", f"{p.asked:g}", f"{p.threshold:.5f}",
-         percent(p.measured, p.interval), verdict(p), percent(p.fnir)]
-        for p in promises
+         percent(p.measured, p.interval), p.verdict, percent(p.fnir)]
+        for p in run.promises
     ]  # fmt: skip
     header = ["gallery", "FPIR promised", "threshold", "FPIR measured", "promise", "FNIR"]
     note = (
         "One picture a person is enrolled, in galleries drawn at random; everybody else is a "
         "stranger. The interval is that of one such gallery."
     )
-    return Table("The promise of the threshold rule", header, rows, note)
-
-
-def verdict(promise: Promise) -> str:
-    """Whether the FPIR asked for lies in the interval measured, or on the safe side of it."""
-    if promise.asked in promise.interval:
-        return "kept"
-    return "kept, too strictly" if promise.asked > promise.interval.high else "BROKEN"
+    return Table(f"The promise of the threshold rule ({run.model})", header, rows, note)
 
 
 def identification(pictures: Sequence[Picture], runs: Sequence[SearchRun]) -> list[Part]:
@@ -229,7 +211,7 @@ def identification(pictures: Sequence[Picture], runs: Sequence[SearchRun]) -> li
     ]
     for run in runs:
         if run.promises:
-            parts.append(promises_table(run.promises))
+            parts.append(promises_table(run))
         parts += failures(run.model, pictures, run.vectors)
     return parts
 

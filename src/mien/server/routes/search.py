@@ -35,7 +35,7 @@ async def identify(
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
-    contract, points = recognizer.contract, recognizer.bundle.operating_points
+    bundle = recognizer.bundle
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
@@ -50,7 +50,7 @@ async def identify(
 
     answers = await service.look(work, await pictures_of(request, service))
     size = answers[-1][0]
-    point = decision.identification_point(points, fpir, size, contract)
+    point = decision.identification_point(bundle.search_points, fpir, size, bundle.contract)
     images = [picture for _, picture in answers]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
@@ -60,13 +60,15 @@ async def identify(
         fmr=point.fmr,
         fnmr=point.fnmr,
         protocol=point.protocol,
-        contract=contract,
+        contract=bundle.contract,
         images=images,
     )
 
 
 def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
