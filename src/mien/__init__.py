@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from mien.classification import Classification as Classification
     from mien.classification import Head as Head
     from mien.classification import load_head as load_head
+    from mien.client import AsyncClient as AsyncClient
+    from mien.client import Client as Client
+    from mien.client import ServerRefused as ServerRefused
+    from mien.client import ServerUnreachable as ServerUnreachable
     from mien.detection import central as central
     from mien.detection import largest as largest
     from mien.detection import only as only
@@ -79,6 +83,7 @@ _HOME = {
     "mien.attributes": "Analyzer load_analyzer",
     "mien.cards": "Bundle InputSpec ModelCard",
     "mien.classification": "Classification Head load_head",
+    "mien.client": "AsyncClient Client ServerRefused ServerUnreachable",
     "mien.detection": "central largest only",
     "mien.embedding": "agreeing fuse similarity",
     "mien.errors": (

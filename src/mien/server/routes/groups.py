@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien.clustering import MIN_QUALITY, Labels, cluster, linkage, same_picture
 from mien.embedding import require_contract
 from mien.errors import InputError
 from mien.server import messages as m
-from mien.server.routes.access import Reader, Serving
+from mien.server.routes.access import Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import facts, picture_of
 from mien.server.routes.search import embedding_of
 from mien.server.service import Service
 from mien.types import Embedding
 
-router = APIRouter()
+router = new_router()
 
 _PAIRS = 2_000_000  # of faces in one picture: each is a cannot-link, kept in memory
 

@@ -2,17 +2,17 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from mien import cards
 from mien.classification import Head
 from mien.inference import preferred_precisions
 from mien.server import messages as m
-from mien.server.routes.access import Reader, Serving
+from mien.server.routes.access import Reader, Serving, new_router
 from mien.weights import choose as choose_file
 from mien.weights import locate
 
-router = APIRouter()
+router = new_router()
 
 
 @router.get("/v1/models")
