@@ -13,6 +13,7 @@ from mien.alignment import align, align_views
 from mien.detection import Choose, Detector, only
 from mien.detection.mtcnn import Mtcnn
 from mien.detection.retinaface import RetinaFace, exported
+from mien.detection.scrfd import Scrfd
 from mien.detection.yunet import YuNet
 from mien.embedding import Embedder, NetworkEmbedder, mean_direction, similarity
 from mien.errors import InputError, ModelError
@@ -35,6 +36,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "retinaface-export": exported,
     "yunet": YuNet,
     "mtcnn": Mtcnn,
+    "scrfd": Scrfd,
 }
 
 T = TypeVar("T")

@@ -121,7 +121,7 @@ class ModelCard:
         )
 
 
-DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
+DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn", "scrfd")
 """What mien can read the outputs of; a card may name another, to be fetched but not run."""
 
 
