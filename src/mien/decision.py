@@ -192,17 +192,17 @@ def spent(fpir: float, look: int) -> float:
 
 
 def steady(
-    before: Identification | None, now: Identification, points: Sequence[OperatingPoint]
+    before: Identification | None, now: Identification, bundle: Bundle, probe: Embedding
 ) -> Identification:
     """The decision after another look, with hysteresis: a name once given is not dropped lightly.
 
     It stays while its person still scores what half of all strangers would not reach in this
     gallery (FPIR 0.5); then the new look decides alone. To be named takes the full threshold.
+    `probe` is what was looked up now.
     """
     if before is None or before.subject is None or now.subject == before.subject:
         return now
-    contract = now.operating_point.contract
-    leave = identification_point(points, 0.5, now.gallery_size, contract)
+    leave = search_point(bundle, probe, 0.5, now.gallery_size)
     scores = [match.score for match in now.candidates if match.subject == before.subject]
     return before if scores and leave.accepts(scores[0]) else now
 

@@ -6,6 +6,7 @@ are counted from the corner of the cell, in strides. Their weights cannot be had
 that mien is built on: the rule is tested on a made-up network with known answers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ class Scrfd:
         canvas = pad_to(pixels[top:bottom, left:right], _STRIDES[-1], (0, 0, 0))
         outputs = self.session(to_batch(self.card.input, canvas[None]))
         scores, edges, marks = _kinds(self.card.id, outputs)
-        cells, strides = _cells(*canvas.shape[:2], [len(part) for part in scores])
+        cells, strides = _cells(canvas.shape[0], canvas.shape[1], [len(s) for s in scores])
         score = np.concatenate(scores)[:, 0]
         (seen,) = np.nonzero(score >= self.confidence)
         cell, stride = cells[seen] + np.array((left, top), np.float32), strides[seen]
@@ -94,7 +95,7 @@ class Scrfd:
 _Parts = list[NDArray[np.float32]]
 
 
-def _kinds(name: str, outputs: tuple[NDArray[np.float32], ...]) -> tuple[_Parts, _Parts, _Parts]:
+def _kinds(name: str, outputs: Sequence[NDArray[np.float32]]) -> tuple[_Parts, _Parts, _Parts]:
     """Scores, distances and landmarks by stride, told apart by how many numbers an anchor has.
 
     Some exports have a batch dimension. Raises `ModelError` for outputs of another network.

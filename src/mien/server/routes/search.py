@@ -34,7 +34,7 @@ async def identify(
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
-    contract, points = recognizer.contract, recognizer.bundle.operating_points
+    contract, points = recognizer.contract, recognizer.bundle.search_points
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
@@ -62,7 +62,9 @@ async def identify(
 
 
 def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
