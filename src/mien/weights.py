@@ -162,7 +162,17 @@ def _fetch(
         if (path := locate(file)) and _sha256(path) == file.sha256:
             return path
         if file.checkpoint:
-            return _fetch_checkpoint(card, file, progress, patience, convert)
+            if convert is None:
+                raise ModelError(f"{card.id} is converted from a checkpoint: pass `convert`")
+            checkpoint = target.with_name(file.checkpoint)  # stays beside what is made of it
+            if not checkpoint.is_file():
+                part = checkpoint.with_name(f"{checkpoint.name}.part")
+                known = file.archive_sha256 if file.archive_sha256 not in {UNKNOWN, ""} else None
+                download(
+                    file.urls, part, sha256=known, size=None, progress=progress, patience=patience
+                )
+                part.replace(checkpoint)
+            return _convert(card, file, checkpoint, convert)
         part = target.with_name(f"{target.name}.part")
         sha256, size = file.archive_sha256 if file.member else file.sha256, file.bytes
         expected = None if sha256 in {UNKNOWN, ""} else sha256
@@ -177,27 +187,6 @@ def _fetch(
         else:
             _keep(part, target, file)
     return target
-
-
-def _fetch_checkpoint(
-    card: ModelCard,
-    file: WeightFile,
-    progress: Progress | None,
-    patience: Patience | None,
-    convert: Convert | None,
-) -> Path:
-    """Fetch the checkpoint, which stays beside the file that is made of it."""
-    if convert is None:
-        raise ModelError(f"{card.id} has to be converted: 'mien models fetch {card.id}' does that")
-    checkpoint = _fetched(file).with_name(file.checkpoint)
-    if not checkpoint.is_file():
-        part = checkpoint.with_name(f"{checkpoint.name}.part")
-        known = file.archive_sha256 if file.archive_sha256 not in {UNKNOWN, ""} else None
-        download(
-            file.urls, part, sha256=known, size=None, progress=progress, patience=patience
-        )  # fmt: skip
-        part.replace(checkpoint)
-    return _convert(card, file, checkpoint, convert)
 
 
 def _convert(card: ModelCard, file: WeightFile, checkpoint: Path, convert: Convert) -> Path:

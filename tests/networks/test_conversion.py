@@ -121,7 +121,7 @@ def test_fetched_and_converted(home: Path, checkpoint: Path, imported: Path) -> 
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         file = replace(card.files[0], urls=(url,), archive_sha256=digest)
         weights.accept_licence(card)
-        with pytest.raises(ModelError, match="has to be converted"):
+        with pytest.raises(ModelError, match="converted from a checkpoint"):
             weights.fetch(replace(card, files=(file,)))
         (path,) = weights.fetch(replace(card, files=(file,)), convert=convert)
         server.shutdown()
