@@ -231,6 +231,34 @@ class GroupNumbers(Message):
     numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
 
 
+class Review(FoundFace):
+    """A face of which it is not sure whether it is this person's."""
+
+    review: str = Field(description="Names the review.", examples=["9f86d081884c7d65"])
+    image: str = Field(description="The name of its picture.")
+    subject: Name
+    named: bool = Field(description="Whether the server gave it the name.")
+    score: Score
+    fpir_at_score: float = Field(description="Share of strangers that score as high.")
+    crop: bool = Field(description="Whether a picture of the face is kept.")
+    created: Time
+
+
+class ReviewList(Message):
+    """What waits to be reviewed, latest first."""
+
+    kept: int = Field(description="How many this server keeps for a gallery; 0: none.")
+    reviews: list[Review]
+
+
+class Decided(Message):
+    """What became of a review: a template of the person, or a negative of theirs."""
+
+    subject: Name
+    templates: int = Field(description="Templates that the person has now.")
+    negative: bool
+
+
 class TemplateReply(Message):
     """One enrolled picture of a person; the picture itself is not kept."""
 

@@ -16,6 +16,7 @@ from mien.server.keys import ANYBODY, Key, KeyFile
 from mien.server.limits import Doors, Places
 from mien.server.metrics import Metrics
 from mien.server.problems import NotAuthenticated
+from mien.server.review import Reviews
 from mien.server.settings import Settings
 from mien.server.uploads import Picture
 from mien.server.vision import Found, Looking, Vision
@@ -54,6 +55,7 @@ class Service:
         self.keys = KeyFile(settings.keys) if settings.keys else None
         self.audit_log = AuditLog(settings.audit) if settings.audit else None
         self.heads = load_heads(settings.heads, recognizer)
+        self.reviews = Reviews(settings.reviews)
         self.doors = Doors(settings)
         self.places = Places(settings.queue)
         self.metrics = Metrics()
