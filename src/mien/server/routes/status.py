@@ -26,7 +26,7 @@ async def models(key: Reader, service: Serving) -> m.Models:
             id=bundle.id,
             title=bundle.title,
             detector=bundle.detector.id,
-            embedder=bundle.embedder.id,
+            embedder=" + ".join(part.embedder.id for part in bundle.members or (bundle,)),
             contract=bundle.contract,
             protocol=points[0].protocol if points else None,
             operating_points=[
