@@ -146,13 +146,13 @@ def classify(
 
 
 def group(
-    sources: Sequence[Source], *, fpir: float = 0.5
+    sources: Sequence[Source], *, fdr: float = 0.02
 ) -> Operation[list[list[tuple[Face, int]]]]:
     """The faces of pictures, grouped by person: for each picture its faces and their groups.
 
     Groups are numbered from 0, the largest first; -1 is a face that is alone.
     """
-    reply = yield Request("POST", "/v1/group", {"fpir": fpir}, list(sources))
+    reply = yield Request("POST", "/v1/group", {"fdr": fdr}, list(sources))
     return [
         [(_face(facts), facts["cluster"]) for facts in picture["faces"]]
         for picture in reply["images"]
