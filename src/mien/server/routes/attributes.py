@@ -10,7 +10,7 @@ from mien.server.routes.access import Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, pictures_of
 from mien.server.routes.pictures import facts, picture_of
 from mien.server.uploads import Picture
-from mien.types import Analysis, Category
+from mien.types import Age, Analysis, Category, Liveness
 
 router = new_router()
 
@@ -41,34 +41,47 @@ async def analyze(
 
 
 def _analysed(seen: Analysis) -> m.AnalysedFace:
-    pose, age, liveness = seen.pose, seen.age, seen.liveness
+    pose = seen.pose
     return m.AnalysedFace(
         **facts(seen),
         pose=m.HeadPose(
             yaw=round(pose.yaw, 1), pitch=round(pose.pitch, 1), roll=round(pose.roll, 1)
         ),
-        age=age
-        and m.ApparentAge(
-            years=round(age.years, 1), low=round(age.low, 1), high=round(age.high, 1)
-        ),
+        age=_age(seen.age),
         gender=_likely(seen.gender),
         expression=_likely(seen.expression),
         ethnicity=_likely(seen.ethnicity),
-        liveness=liveness
-        and m.LivenessAnswer(
-            live=liveness.live,
-            score=round(liveness.score, 4),
-            threshold=liveness.operating_point.threshold,
-            apcer=liveness.operating_point.apcer,
-            bpcer=liveness.operating_point.bpcer,
-            protocol=liveness.operating_point.protocol,
-        ),
+        liveness=_liveness(seen.liveness),
+    )
+
+
+def _age(found: Age | None) -> m.ApparentAge | None:
+    if found is None:
+        return None
+    return m.ApparentAge(
+        years=round(found.years, 1), low=round(found.low, 1), high=round(found.high, 1)
     )
 
 
 def _likely(found: Category | None) -> m.LikelyLabel | None:
-    return found and m.LikelyLabel(
+    if found is None:
+        return None
+    return m.LikelyLabel(
         label=found.label,
         probability=round(found.probability, 4),
         probabilities={label: round(share, 4) for label, share in found.probabilities.items()},
+    )
+
+
+def _liveness(found: Liveness | None) -> m.LivenessAnswer | None:
+    if found is None:
+        return None
+    point = found.operating_point
+    return m.LivenessAnswer(
+        live=found.live,
+        score=round(found.score, 4),
+        threshold=point.threshold,
+        apcer=point.apcer,
+        bpcer=point.bpcer,
+        protocol=point.protocol,
     )
