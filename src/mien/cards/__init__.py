@@ -23,9 +23,9 @@ import numpy as np
 import platformdirs
 
 from mien.errors import InputError, ModelError, UnknownModel
-from mien.types import Crowd, Frame, OperatingPoint
+from mien.types import Crowd, Frame, LivenessPoint, OperatingPoint
 
-Task = Literal["detection", "embedding"]
+Task = Literal["detection", "embedding", "attributes", "liveness"]
 
 UNKNOWN = "unknown"  # a hash that nobody trustworthy has published
 
@@ -74,6 +74,17 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What one output of an attribute network answers, and the labels of its numbers in order.
+
+    Labels of ages are years or ranges of them: "34", "20-29", "70+".
+    """
+
+    task: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Golden:
     """What a model gave for one face when its card was written, to be compared with what it gives.
 
@@ -92,7 +103,9 @@ class ModelCard:
     """One network: how to run it and whether you may.
 
     `commercial` says whether the licence of the weights allows commercial use; what is known of
-    the pictures it learnt from is in `training_data`. `origin` and `origin_sha256` name the
+    the pictures it learnt from is in `training_data`. `questions` are what the outputs of an
+    attribute network answer, in their order; `liveness_points` what was measured of a network
+    that tells living faces, laxest first. `origin` and `origin_sha256` name the
     published file the shipped ones were made from. `figures` are measured by us unless a figure
     names its source.
     """
@@ -111,6 +124,8 @@ class ModelCard:
     files: tuple[WeightFile, ...]
     figures: Mapping[str, str]
     golden: Golden | None = None
+    questions: tuple[Question, ...] = ()
+    liveness_points: tuple[LivenessPoint, ...] = ()
 
     @property
     def runnable(self) -> bool:
@@ -118,11 +133,14 @@ class ModelCard:
         return (
             all(file.name.endswith(".onnx") for file in self.files)
             and self.decoder in DECODERS
-            and (self.task == "detection" or self.input.frame is not None)
+            and (self.task in ("detection", "liveness") or self.input.frame is not None)
         )
 
 
-DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn", "scrfd")
+DECODERS = (
+    "vector", "retinaface", "retinaface-export", "yunet", "mtcnn", "scrfd", "softmax",
+    "minifasnet",
+)  # fmt: skip
 """What mien can read the outputs of; a card may name another, to be fetched but not run."""
 
 
@@ -213,9 +231,10 @@ def card_text(model: str) -> str:
 def bundle(name: str) -> Bundle:
     """One bundle with its parts. Raises `UnknownModel`.
 
-    The id of an embedder alone stands for it behind the default detector, with no operating
-    points: such a pair was not measured. Nor is an ensemble, "A+B", until it is kept under a name
-    of its own with what was measured (`mien evaluate ... --as NAME`).
+    The id of an embedder alone stands for it behind the default detector, with the operating
+    points that its own card has measured behind that detector (`measured`), if any. An ensemble,
+    "A+B", has none until it is kept under a name of its own with what was measured
+    (`mien evaluate ... --as NAME`).
     """
     if name in _bundled_ids("bundles"):
         data = _read_toml(_read("bundles", name))
@@ -226,6 +245,7 @@ def bundle(name: str) -> Bundle:
     elif name in model_ids() and (card := model_card(name)).task == "embedding":
         detector = _read_toml(_read("bundles", "embedded"))["detector"]
         data = {"id": name, "title": card.title, "detector": detector, "embedder": name, "views": 1}
+        data |= _read_toml(card_text(name)).get("measured", {})
     else:
         raise UnknownModel(name, (*bundle_ids(), *model_ids()))
     figures = data.get("figures", {})
@@ -372,6 +392,11 @@ def _model(data: dict[str, Any]) -> ModelCard:
         files=files,
         figures=data.get("figures", {}),
         golden=_golden(data["golden"]) if "golden" in data else None,
+        questions=tuple(Question(q["task"], tuple(q["labels"])) for q in data.get("questions", ())),
+        liveness_points=tuple(
+            LivenessPoint(threshold, apcer, bpcer, data["protocol"])
+            for threshold, apcer, bpcer in data.get("liveness_points", ())
+        ),
     )  # fmt: skip
 
 
