@@ -226,9 +226,11 @@ def test_looks_become_rare_and_their_shares_stay_within_the_rate(
 def test_a_name_needs_the_full_threshold_and_outlasts_a_dip(
     recognizer: mien.Recognizer, eileen: Image
 ) -> None:
-    points = recognizer.bundle.operating_points
-    full = decision.identification_point(points, 5e-3, 1000, recognizer.contract).threshold
-    leave = decision.identification_point(points, 0.5, 1000, recognizer.contract).threshold
+    (face,) = recognizer.recognize(eileen)
+    full, leave = (
+        decision.search_point(recognizer.bundle, face.embedding, fpir, 1000).threshold
+        for fpir in (5e-3, 0.5)
+    )
     assert leave < full - 0.01
 
     below = stood_still(recognizer, Asked({"Ada": full - 0.001}), eileen, 9)

@@ -153,8 +153,8 @@ class Watcher:
         self._fpir = fpir
         self._patience = patience
         self._contract = recognizer.contract
-        self._points = recognizer.bundle.operating_points
-        self._alike = resemblance(self._points, self._contract)
+        self._bundle = recognizer.bundle
+        self._alike = resemblance(self._bundle.operating_points, self._contract)
         self._tracks: list[_Track] = []
         self._ids = 0
 
@@ -226,15 +226,16 @@ class Watcher:
         length = float(np.linalg.norm(mean))
         probe = Embedding((mean / length).astype(np.float32), self._contract)
         found = self._gallery.search(probe, _CANDIDATES)
+        # Not a unit vector: what it scores, and what it resembles, is the mean over the looks.
+        whole = Embedding(mean, self._contract)
         answer = decision.identify(
-            track.kept[0].face,
+            replace(track.kept[0], embedding=whole),
             [replace(match, score=match.score * length) for match in found],
-            self._points,
+            self._bundle,
             fpir=decision.spent(self._fpir, track.looks),
             gallery_size=len(self._gallery),
-            contract=self._contract,
         )
-        track.answer = decision.steady(track.answer, answer, self._points)
+        track.answer = decision.steady(track.answer, answer, self._bundle, whole)
 
     def _end(self, track: "_Track") -> list[Event]:
         if not track.id:

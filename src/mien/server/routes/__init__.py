@@ -1,21 +1,21 @@
 """The routes: check who asks, decode, call the library, encode. The contract is in the OpenAPI.
 
-A file has the routes of one thing and a `router` of its own. `access` says who may what, `pictures`
-what a request brings and how a face is told.
+A file has the routes of one thing and a `router` of its own. `access` says who may what, `bodies`
+what a request brings, `pictures` which face counts and how faces are told.
 """
 
-from fastapi import APIRouter
-
-from mien.server.problems import MEDIA_TYPE
-from mien.server.routes import galleries, recognition, search, status, subjects
-
-router = APIRouter(
-    responses={
-        "default": {
-            "description": "Why the request was not served (RFC 9457).",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-    }
+from mien.server.routes import (
+    attributes,
+    galleries,
+    groups,
+    recognition,
+    reviews,
+    search,
+    status,
+    subjects,
 )
-for _part in (recognition, galleries, subjects, search, status):
-    router.include_router(_part.router)
+
+PARTS = (recognition, attributes, groups, galleries, subjects, search, reviews, status)
+"""Their routes are put into the app itself: routers in routers are searched anew at every level."""
+
+ROUTES = [route for part in PARTS for route in part.router.routes]

@@ -3,19 +3,23 @@
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien import decision
+from mien.alignment import align
 from mien.errors import InputError
+from mien.images import encode_image
 from mien.server import messages as m
-from mien.server.routes.access import GalleryName, Reader, Serving
-from mien.server.routes.pictures import PICTURES, facts, picture_of, pictures_of, rounded
+from mien.server.review import borderline
+from mien.server.routes.access import GalleryName, Reader, Serving, new_router
+from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
+from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
-from mien.server.uploads import Picture, parse_probes, read_body
+from mien.server.uploads import Picture
 from mien.server.vision import Looking
-from mien.types import Embedding, Identification, RecognizedFace
+from mien.types import Embedding, Identification, Image, Match, RecognizedFace
 
-router = APIRouter()
+router = new_router()
 
 Fpir = Annotated[
     float, Query(gt=0, lt=1, description="Share of strangers that may be named wrongly.")
@@ -34,7 +38,7 @@ async def identify(
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
-    contract, points = recognizer.contract, recognizer.bundle.operating_points
+    bundle = recognizer.bundle
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
@@ -45,24 +49,32 @@ async def identify(
             _identified(service, face, answer)
             for face, answer in zip(seen.faces, found, strict=True)
         ]
+        if service.reviews.on:
+            for face, answer, told in zip(seen.faces, found, faces, strict=True):
+                _keep_if_borderline(service, gallery, seen.image, face, answer, told.fpir_at_score)
         return size, picture_of(seen.image, faces)
 
     answers = await service.look(work, await pictures_of(request, service))
     size = answers[-1][0]
+    point = decision.identification_point(bundle.search_points, fpir, size, bundle.contract)
     images = [picture for _, picture in answers]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
         gallery=gallery,
         gallery_size=size,
         fpir=fpir,
-        protocol=decision.identification_point(points, fpir, size, contract).protocol,
-        contract=contract,
+        fmr=point.fmr,
+        fnmr=point.fnmr,
+        protocol=point.protocol,
+        contract=bundle.contract,
         images=images,
     )
 
 
 def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
@@ -70,48 +82,54 @@ def _identified(service: Service, face: RecognizedFace, answer: Identification) 
         threshold=rounded(answer.operating_point.threshold),
         fmr_at_score=fmr,
         fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
-        candidates=[
-            m.Candidate(subject=match.subject, score=rounded(match.score))
-            for match in answer.candidates
-        ],
+        candidates=[_candidate(match) for match in answer.candidates],
     )
+
+
+def _keep_if_borderline(
+    service: Service,
+    gallery: str,
+    image: Image,
+    face: RecognizedFace,
+    answer: Identification,
+    fpir_at_score: float,
+) -> None:
+    if borderline(answer, fpir_at_score):
+        crop = None
+        if service.settings.crops:
+            aligned = align(image, face.face.landmarks, service.recognizer.frame)
+            crop = encode_image(Image(aligned.pixels), "jpeg")
+        service.reviews.add(gallery, image.source, face, answer, fpir_at_score, crop)
+
+
+def _candidate(match: Match) -> m.Candidate:
+    return m.Candidate(subject=match.subject, score=rounded(match.score), template=match.template)
 
 
 @router.post(
     "/v1/galleries/{gallery}/search",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": m.Probes.model_json_schema()}},
-        }
-    },
+    openapi_extra=json_body(m.Probes),
 )
 async def search(
     request: Request, gallery: GalleryName, key: Reader, service: Serving, limit: Limit = 5
 ) -> m.SearchReply:
     """The people most like given vectors, best first, without a decision."""
-    body = await read_body(request, service.settings)  # FastAPI itself would read without a limit
-    contract, probes = await service.parsed(body, parse_probes)
-    given = [_embedding(vector, contract) for vector in probes]
+    probes = await json_of(request, service, m.Probes)
+    given = [embedding_of(vector, probes.contract) for vector in probes.vectors]
 
     def work() -> m.SearchReply:
         with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
             found = opened.search_batch(given, limit)
         service.audit("search", key, gallery, count=len(given))
         return m.SearchReply(
-            matches=[
-                [
-                    m.FoundTemplate(subject=x.subject, score=rounded(x.score), template=x.template)
-                    for x in matches
-                ]
-                for matches in found
-            ]
+            matches=[[_candidate(match) for match in matches] for matches in found]
         )
 
     return await service.stored(work)
 
 
-def _embedding(numbers: list[float], contract: str) -> Embedding:
+def embedding_of(numbers: list[float], contract: str) -> Embedding:
+    """A vector of a request, brought to length one. Raises `InputError`."""
     vector = np.array(numbers, np.float64)
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or not length:
