@@ -198,6 +198,7 @@ def steady(
 
     It stays while its person still scores what half of all strangers would not reach in this
     gallery (FPIR 0.5); then the new look decides alone. To be named takes the full threshold.
+    `probe` is what was looked up now.
     """
     if before is None or before.subject is None or now.subject == before.subject:
         return now

@@ -150,6 +150,18 @@ def test_packed_crops(run: Run, astronauts: Path, tmp_path: Path) -> None:
     assert (last["auc"], last["failure_to_enrol"]) == (1, 0)
 
 
+def test_every_pair_of_a_folder(run: Run, astronauts: Path, tmp_path: Path) -> None:
+    page = tmp_path / "all.html"
+    result = run("folder", str(astronauts), "--all-pairs", "--json", "-o", str(page))
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["n_people_genuine"], last["n_pairs_of_people"]) == (2, 1)
+    assert (last["auc"], last["failure_to_enrol"]) == (1, 0)
+    assert last["tar_at_far"]["1e-1"] is None  # one pair of people supports no rate
+    assert "pairs of people" in page.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="leave --all-pairs out"):
+        run("folder", str(astronauts), "--all-pairs", "--calibrate")
+
+
 def test_classification(run: Run, astronauts: Path) -> None:
     result = run("classification", str(astronauts), str(astronauts), "--json")
     last = json.loads(result.stdout.splitlines()[-1])

@@ -23,6 +23,7 @@ VERBS = {
     "enroll": "Add people to the gallery.",
     "identify": "Name the people in pictures, or call them unknown.",
     "watch": "Name the people in a video: a camera, a file or a stream.",
+    "analyze": "Say what faces look like: quality, pose, age, gender, liveness.",
     "cluster": "Group the faces of an album by person.",
     "fit": "Learn to tell the people of a folder apart.",
     "classify": "Say which of the people a head was fitted on a face shows.",

@@ -33,7 +33,7 @@ from mien.evaluation import identification as searching
 from mien.evaluation.curves import best_threshold
 from mien.evaluation.protocols import Pairs, People
 from mien.evaluation.report import Table
-from mien.evaluation.runs import Calibrated, SearchRun, VerificationRun
+from mien.evaluation.runs import Calibrated, SearchRun, StreamedRun, VerificationRun
 from mien.images import read_image
 from mien.recognition import ordered_map
 
@@ -155,10 +155,18 @@ def pairs_(run: Run, path: Path, root: Path | None, columns: tuple[str, ...], fm
 @click.option("--pairs", "count", type=click.IntRange(min=10), default=3000, show_default=True,
               help="How many genuine and how many impostor pairs to draw.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Which pairs are drawn.")
+@click.option("--all-pairs", "every", is_flag=True,
+              help="Draw none: count every pair, each pair of people once.")  # fmt: skip
 @calibrating
 @running
 def folder_(
-    run: Run, path: Path, count: int, seed: int, calibrate: bool, keeping: Keeping | None
+    run: Run,
+    path: Path,
+    count: int,
+    seed: int,
+    every: bool,
+    calibrate: bool,
+    keeping: Keeping | None,
 ) -> None:
     """Your own people: one sub-folder of FOLDER a person.
 
@@ -167,10 +175,16 @@ def folder_(
 
     \b
     mien evaluate folder people -o report.html
+    mien evaluate folder people --all-pairs
     mien evaluate folder people --model sface --calibrate
     mien evaluate folder people --model sface --as sface-ours
     """
     group = protocols.read_people(path)
+    if every:
+        if calibrate:
+            raise InputError("--calibrate counts every pair anyway: leave --all-pairs out")
+        _stream(run, group, path)
+        return
     groups = protocols.halves(group, seed) if calibrate else None
     source = f"{group.name}, all pairs of {{people:,}} people, each pair of people weighted alike"
     pairs = protocols.draw_pairs(group, count, seed)
@@ -335,6 +349,18 @@ def detection_(run: Run, data: Path) -> None:
     parts = pages.detection(measured)
     run.show(next(part for part in parts if isinstance(part, Table)))
     run.finish(f"detection, {annotations[0].stem}", recognizer, data, results, lambda: parts)
+
+
+def _stream(run: Run, group: People, data: Path) -> None:
+    made: list[StreamedRun] = []
+    for model in run.models:
+        recognizer = run.recognizer(model)
+        people = (group, run.embed(recognizer, group.pictures))
+        made.append(runs.stream(recognizer.bundle, people))
+    run.show(pages.streamed_table(made))
+    results = {item.model: runs.streamed_json(item) for item in made}
+    title = f"all pairs of {group.name}"
+    run.finish(title, recognizer, data, results, lambda: pages.streamed(group.pictures, made))
 
 
 def _verify(

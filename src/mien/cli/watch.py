@@ -199,13 +199,13 @@ def _explain(gallery: Gallery, recognizer: Recognizer, fpir: float) -> None:
     if not size:
         _say("nobody is enrolled yet, so everybody is unknown")
         return
-    bundle = recognizer.bundle
     point = decision.identification_point(
-        bundle.search_points, decision.spent(fpir, 1), size, bundle.contract
+        recognizer.bundle.search_points, decision.spent(fpir, 1), size, recognizer.contract
     )
     click.echo(
-        f"A name needs about {point.threshold:.3f} at first and a little more at each further "
-        f"look: with {counted(size, 'template')} enrolled, {one_in(fpir)} strangers get a name.",
+        f"A name needs about {point.threshold:.3f} at the first look and a little more at each "
+        f"further one: with {counted(size, 'template')} enrolled, {one_in(fpir)} strangers get "
+        f"a name.",
         err=True,
     )
 

@@ -66,10 +66,12 @@ def keep(name: str, bundle: Bundle, points: Sequence[OperatingPoint], crowd: Cro
     name.
     """
     path = cards.own_bundle(name)
-    words = {
-        "id": name, "title": f"{bundle.id}, measured here",
-        "detector": bundle.detector.id, "embedder": bundle.embedder.id,
-    }  # fmt: skip
+    words: dict[str, object] = {"id": name, "title": f"{bundle.id}, measured here"}
+    if bundle.members:
+        words["members"] = [member.id for member in bundle.members]
+        words["weights"] = list(bundle.weights)
+    else:
+        words |= {"detector": bundle.detector.id, "embedder": bundle.embedder.id}
     lines = "".join(f"{key} = {_quoted(value)}\n" for key, value in words.items())
     text = f"{lines}views = {bundle.views}\n{points_toml(points)}"
     if crowd is not None:
@@ -84,5 +86,5 @@ def keep(name: str, bundle: Bundle, points: Sequence[OperatingPoint], crowd: Cro
     return path
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # a JSON string is a TOML string
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)  # JSON's strings and lists are TOML's

@@ -22,6 +22,7 @@ from mien.evaluation.intervals import (
     Interval,
     multiplicities,
     percentile,
+    share_interval,
 )
 from mien.evaluation.protocols import Bools, Ints, People
 from mien.evaluation.vectors import Vectors
@@ -169,6 +170,13 @@ def cmc(found: Searches, ranks: int = 20) -> Floats:
     hits = found.rank[rows][:, None] <= np.arange(1, ranks + 1)
     shares: Floats = (hits * weights[:, None]).sum(axis=0) / weights.sum()
     return shares
+
+
+def rank_interval(found: Searches, rank: int, seed: int = 0) -> Interval:
+    """The interval of one point of `cmc`, people resampled."""
+    rows = found.mated
+    hits = found.rank[rows] <= rank
+    return share_interval(hits, found.person[rows], weights=found.weights[rows], seed=seed)
 
 
 def tradeoff(found: Searches) -> tuple[Floats, Floats, Floats]:

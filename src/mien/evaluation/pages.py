@@ -8,15 +8,15 @@ from mien import decision
 from mien.evaluation import plots
 from mien.evaluation.calibration import Check
 from mien.evaluation.classification import Classes
-from mien.evaluation.curves import FAILED, FARS
+from mien.evaluation.curves import FAILED, FARS, auc, decide, eer, tars
 from mien.evaluation.curves import name as key_of
 from mien.evaluation.detection import Precision
-from mien.evaluation.identification import cmc
+from mien.evaluation.identification import cmc, rank_interval
 from mien.evaluation.protocols import Pairs, Picture
 from mien.evaluation.report import Part, Plate, Plates, Plots, Table, percent
-from mien.evaluation.runs import Calibrated, SearchRun, VerificationRun
+from mien.evaluation.runs import Calibrated, SearchRun, StreamedRun, VerificationRun
 from mien.evaluation.vectors import Vectors
-from mien.evaluation.verification import Slice, worst_to_best
+from mien.evaluation.verification import Slice, Verification, worst_to_best
 
 WORST = 12  # pairs of a kind on a page
 
@@ -25,6 +25,7 @@ def verification_table(runs: Sequence[VerificationRun]) -> Table:
     """The headline, a column for each model."""
     rows: list[list[str]] = [["accuracy"], ["standard error"], ["AUC"], ["EER"]]
     rows += [[f"TAR at FAR {key_of(far)}"] for far in FARS]
+    rows += [["precision"], ["recall"], ["F1"]]
     rows += [["d'"], ["pictures without an embedding"], ["pairs"]]
     for run in runs:
         f, i = run.figures, run.figures.intervals
@@ -35,14 +36,25 @@ def verification_table(runs: Sequence[VerificationRun]) -> Table:
             f"{f.auc:.5f} ({i.auc.low:.5f} .. {i.auc.high:.5f})",
             percent(f.eer, i.eer),
             *(percent(*tar) if tar[0] is not None else "too few impostors" for tar in tars),
+            *(percent(share) for share in _at_best(f)),
             "-" if f.d_prime is None else f"{f.d_prime:.2f}",
             str(len(run.vectors.failures)),
             f"{len(f.scores):,}, {f.failed} of them failed",
         ]
         for row, cell in zip(rows, column, strict=True):
             row.append(cell)
-    note = "In brackets: 95% intervals, people resampled. A failed pair counts as not matching."
+    note = (
+        "In brackets: 95% intervals, people resampled. A failed pair counts as not matching. "
+        "Precision, recall and F1 are at the mean of the folds' thresholds."
+    )
     return Table("Figures", ["", *(run.model for run in runs)], rows, note)
+
+
+def _at_best(figures: Verification) -> tuple[float | None, float | None, float | None]:
+    """Precision, recall and F1 at the threshold of the accuracy."""
+    threshold = float(np.mean(figures.accuracy.thresholds))
+    at = decide(figures.scores, figures.same, threshold)
+    return at.precision, at.recall, at.f1
 
 
 def verification(pairs: Pairs, runs: Sequence[VerificationRun]) -> list[Part]:
@@ -163,6 +175,45 @@ def slices_table(slices: Sequence[Slice]) -> Table:
     return Table("Slices at one threshold for all", header, rows)
 
 
+def streamed_table(runs: Sequence[StreamedRun]) -> Table:
+    """The headline of all pairs, a column for each model."""
+    rows: list[list[str]] = [["AUC"], ["EER"], *([f"TAR at FAR {key_of(far)}"] for far in FARS)]
+    rows += [["pictures without an embedding"], ["people with two pictures"], ["pairs of people"]]
+    for run in runs:
+        i = run.intervals
+        found = tars(run.curve)
+        column = [
+            f"{auc(run.curve):.5f} ({i.auc.low:.5f} .. {i.auc.high:.5f})",
+            percent(eer(run.curve), i.eer),
+            *(
+                "too few impostors" if tar is None else percent(tar, i.tar_at_far.get(key))
+                for key, tar in found.items()
+            ),
+            str(len(run.vectors.failures)),
+            f"{run.curve.genuine:,}",
+            f"{run.curve.impostors:,}",
+        ]
+        for row, cell in zip(rows, column, strict=True):
+            row.append(cell)
+    note = (
+        "All pairs of pictures, each pair of people counted once; in brackets 95% intervals, "
+        "people resampled. A failed picture matches nobody."
+    )
+    return Table("Figures", ["", *(run.model for run in runs)], rows, note)
+
+
+def streamed(pictures: Sequence[Picture], runs: Sequence[StreamedRun]) -> list[Part]:
+    """The page of all pairs."""
+    curves = {run.model: (run.curve, run.intervals) for run in runs}
+    parts: list[Part] = [
+        streamed_table(runs),
+        Plots("Curves", [plots.roc(curves), plots.det(curves)]),
+    ]
+    for run in runs:
+        parts += failures(run.model, pictures, run.vectors)
+    return parts
+
+
 def identification_table(runs: Sequence[SearchRun]) -> Table:
     """The headline of a search, a column for each model."""
     rates = [item.fpir for item in runs[0].open_set]
@@ -173,8 +224,8 @@ def identification_table(runs: Sequence[SearchRun]) -> Table:
         shares = cmc(run.found, 5)
         mated = int(run.found.mated.sum())
         column = [
-            percent(float(shares[0])),
-            percent(float(shares[4])),
+            percent(float(shares[0]), rank_interval(run.found, 1)),
+            percent(float(shares[4]), rank_interval(run.found, 5)),
             *(percent(item.fnir, item.fnir_interval) for item in run.open_set),
             f"{mated:,}",
             f"{run.found.mated.size - mated:,}",
@@ -182,7 +233,10 @@ def identification_table(runs: Sequence[SearchRun]) -> Table:
         ]
         for row, cell in zip(rows, column, strict=True):
             row.append(cell)
-    note = "People count alike, however many pictures they have; intervals resample people."
+    note = (
+        "People count alike, however many pictures they have; intervals resample people. "
+        "DIR at a FAR is what FNIR at the same FPIR leaves of 100%."
+    )
     return Table("Figures", ["", *(run.model for run in runs)], rows, note)
 
 

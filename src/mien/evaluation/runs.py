@@ -11,8 +11,9 @@ from mien.evaluation import calibration, verification
 from mien.evaluation import identification as searching
 from mien.evaluation.calibration import Check, Reliability
 from mien.evaluation.crowd import fit_crowd, measured
-from mien.evaluation.curves import name, tally_curve
+from mien.evaluation.curves import FARS, Curve, auc, eer, name, supports, tally_curve, tars
 from mien.evaluation.identification import OpenSet, Promise, Searches, Split
+from mien.evaluation.intervals import VerificationIntervals, tally_intervals
 from mien.evaluation.protocols import Pairs, People, folds_of
 from mien.evaluation.vectors import Vectors
 from mien.evaluation.verification import Accuracy, Slice, Verification, pair, worst_to_best
@@ -148,6 +149,46 @@ def _check_json(check: Check) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class StreamedRun:
+    """One model on all pairs of a group of people, counted as they stream by.
+
+    Each pair of people counts alike, however many pictures they have.
+    """
+
+    model: str
+    vectors: Vectors
+    curve: Curve
+    intervals: VerificationIntervals
+
+
+def stream(bundle: Bundle, people: Embedded) -> StreamedRun:
+    """The figures of all pairs. Raises `InputError` when there are none of a kind."""
+    genuine, impostor = calibration.all_pairs(*people, by_subject=True)
+    rates = tally_curve(genuine, impostor)
+    supported = [far for far in FARS if supports(rates, far)]
+    return StreamedRun(bundle.id, people[1], rates, tally_intervals(genuine, impostor, supported))
+
+
+def streamed_json(run: StreamedRun) -> dict[str, Any]:
+    """The figures as JSON shows them; pairs are pairs of people."""
+    intervals = run.intervals
+    return {
+        "contract": run.vectors.contract,
+        "auc": round(auc(run.curve), 6),
+        "auc_interval": pair(intervals.auc),
+        "eer": round(eer(run.curve), 6),
+        "eer_interval": pair(intervals.eer),
+        "tar_at_far": {
+            key: None if tar is None else round(tar, 6) for key, tar in tars(run.curve).items()
+        },
+        "tar_at_far_intervals": {key: pair(i) for key, i in intervals.tar_at_far.items()},
+        "failure_to_enrol": len(run.vectors.failures),
+        "n_people_genuine": run.curve.genuine,
+        "n_pairs_of_people": run.curve.impostors,
+    }
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class SearchRun:
     """One model on an identification protocol.
 
@@ -192,7 +233,10 @@ def search_json(run: SearchRun) -> dict[str, Any]:
     return {
         "contract": run.vectors.contract,
         "rank_1": round(float(shares[0]), 6),
+        "rank_1_interval": pair(searching.rank_interval(run.found, 1)),
         "rank_5": round(float(shares[4]), 6),
+        "rank_5_interval": pair(searching.rank_interval(run.found, 5)),
+        "dir_at_far": {name(at.fpir): round(1 - at.fnir, 6) for at in run.open_set},
         "fnir_at_fpir": {name(at.fpir): round(at.fnir, 6) for at in run.open_set},
         "fnir_at_fpir_intervals": {name(at.fpir): pair(at.fnir_interval) for at in run.open_set},
         "failure_to_enrol": len(run.vectors.failures),

@@ -169,10 +169,11 @@ class Classifications(Message):
 
 
 class Candidate(Message):
-    """A person enrolled and how much the face is like them."""
+    """A person enrolled, how much the face is like them, and like which template of theirs."""
 
     subject: Name
     score: Score
+    template: int = Field(description="The template of theirs that is most alike.", examples=[7])
 
 
 class IdentifiedFace(FoundFace):
@@ -196,21 +197,17 @@ class Identifications(Message):
     gallery: Name
     gallery_size: int = Field(description="Templates in the gallery.")
     fpir: float = Field(description="Share of strangers that may be named wrongly.")
+    fmr: float = Field(description="Share of pairs of different people that reach the threshold.")
+    fnmr: float = Field(description="Share of pairs of one person that fall short of it.")
     protocol: str = Field(description="What the thresholds were measured on.")
     contract: Contract
     images: list[PictureOf[IdentifiedFace]]
 
 
-class FoundTemplate(Candidate):
-    """A person enrolled, and which template of theirs is most alike."""
-
-    template: int
-
-
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
-    matches: list[list[FoundTemplate]]
+    matches: list[list[Candidate]]
 
 
 class GroupedFace(FoundFace):

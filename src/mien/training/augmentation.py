@@ -104,7 +104,9 @@ def preview(recipe: Recipe, packed: Packed, faces: int = 6, versions: int = 8) -
     plain = apply(pixels, unchanged(recipe.input, len(rows)), recipe.input.size)
     shown[::versions] = plain[::versions]
     tiles = ((shown.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return contact_sheet([Image(np.ascontiguousarray(tile)) for tile in tiles], versions, 112)
+    return contact_sheet(
+        [Image(np.ascontiguousarray(tile)) for tile in tiles], versions, recipe.input.size + 4
+    )
 
 
 def apply(pixels: Tensor, changes: Changes, size: int) -> Tensor:

@@ -35,7 +35,8 @@ class Validation:
     """Pairs (`file1,file2,same`) that are scored while training, on people kept out of it.
 
     `set` is the packed folder they are in, by default that of the training data. `every` is in
-    epochs; training stops after `patience` evaluations without a better accuracy (0: never).
+    epochs; training stops after `patience` evaluations without a better accuracy and keeps the
+    weights of the best (0: it never stops, and keeps the last).
     """
 
     pairs: str = ""

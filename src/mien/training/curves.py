@@ -47,7 +47,7 @@ def picture(history: History) -> bytes:
             [row["accuracy_stderr"] for row in measured],
             color=BLUE, marker="o", capsize=2, label="accuracy, standard error",
         )  # fmt: skip
-        accuracy.plot(at, [row["auc"] for row in measured], color=ORANGE, label="AUC")
+        accuracy.plot(at, [row["auc"] for row in measured], color=ORANGE, marker=".", label="AUC")
         accuracy.legend(frameon=False, loc="lower right")
     accuracy.set(xlabel="epoch", title="Validation pairs, people not trained on")
     for axes in (losses, accuracy):

@@ -226,14 +226,16 @@ class Watcher:
         length = float(np.linalg.norm(mean))
         probe = Embedding((mean / length).astype(np.float32), self._contract)
         found = self._gallery.search(probe, _CANDIDATES)
+        # Not a unit vector: what it scores, and what it resembles, is the mean over the looks.
+        whole = Embedding(mean, self._contract)
         answer = decision.identify(
-            replace(track.kept[0], embedding=probe),
+            replace(track.kept[0], embedding=whole),
             [replace(match, score=match.score * length) for match in found],
             self._bundle,
             fpir=decision.spent(self._fpir, track.looks),
             gallery_size=len(self._gallery),
         )
-        track.answer = decision.steady(track.answer, answer, self._bundle, probe)
+        track.answer = decision.steady(track.answer, answer, self._bundle, whole)
 
     def _end(self, track: "_Track") -> list[Event]:
         if not track.id:
