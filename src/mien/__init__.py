@@ -17,9 +17,17 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from mien.cards import Bundle as Bundle
     from mien.cards import InputSpec as InputSpec
     from mien.cards import ModelCard as ModelCard
+    from mien.classification import Classification as Classification
+    from mien.classification import Head as Head
+    from mien.classification import load_head as load_head
+    from mien.client import AsyncClient as AsyncClient
+    from mien.client import Client as Client
+    from mien.client import ServerRefused as ServerRefused
+    from mien.client import ServerUnreachable as ServerUnreachable
     from mien.detection import central as central
     from mien.detection import largest as largest
     from mien.detection import only as only
+    from mien.embedding import agreeing as agreeing
     from mien.embedding import fuse as fuse
     from mien.embedding import similarity as similarity
     from mien.errors import ContractMismatch as ContractMismatch
@@ -74,8 +82,10 @@ _HOME = {
     "mien.alignment": "align",
     "mien.attributes": "Analyzer load_analyzer",
     "mien.cards": "Bundle InputSpec ModelCard",
+    "mien.classification": "Classification Head load_head",
+    "mien.client": "AsyncClient Client ServerRefused ServerUnreachable",
     "mien.detection": "central largest only",
-    "mien.embedding": "fuse similarity",
+    "mien.embedding": "agreeing fuse similarity",
     "mien.errors": (
         "ContractMismatch CorruptWeights FetchFailed GalleryError GalleryUnavailable "
         "ImageTooLarge InputError LicenceNotAccepted LowQuality MienError MissingExtra ModelError "

@@ -245,6 +245,27 @@ class OperatingPoint:
         return score >= self.threshold
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Crowd:
+    """How faces of strangers are spread, and what a search may conclude from it.
+
+    `centres` (n, dim) float32 are the means of groups of people who resemble one another, so none
+    is anybody's template. A probe near them has many lookalikes and needs a higher score (see
+    `mien.decision.demand`): `share` of the amount by which its nearness exceeds `middle`, that of
+    an average face. `operating_points` hold for scores less that demand, one probe against one
+    template.
+    """
+
+    centres: NDArray[np.float32]
+    share: float
+    middle: float
+    operating_points: tuple[OperatingPoint, ...]
+
+    def __post_init__(self) -> None:
+        if self.centres.ndim != 2 or not np.isfinite(self.centres).all():
+            raise InputError(f"centres are finite rows, got shape {self.centres.shape}")
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """Whether two faces are the same person, and how often such an answer is wrong."""
@@ -281,8 +302,8 @@ class Match:
 class Identification:
     """Who a face is among the enrolled: `subject`, or None for "unknown".
 
-    `operating_point.threshold` is the score that was needed: chosen so that a stranger is named
-    at a rate of at most `fpir` in a gallery of `gallery_size` templates. `candidates` are the
+    `operating_point.threshold` is the score that this face needed: chosen so that a stranger is
+    named at a rate of at most `fpir` in a gallery of `gallery_size` templates. `candidates` are the
     best subjects, best first, whether they reach the threshold or not; `score` is that of the
     first (-1.0 when nobody is enrolled).
     """

@@ -1,6 +1,6 @@
 """Every store of ours, and a trivial one that shows the suite is not tied to any."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,12 +93,25 @@ class _ListStore:
             raise UnknownSubject(subject)
         return [template for template, e in found if not e.negative]
 
-    def remove(self, subject: str) -> int:
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         with self._shared.lock:
             self.templates(subject)
             before = len(self._shared.rows)
-            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
+            self._shared.rows = [
+                (t, e) for t, e in self._shared.rows
+                if t.subject != subject or (templates is not None and t.id not in templates)
+            ]  # fmt: skip
             return before - len(self._shared.rows)
+
+    def rename(self, subject: str, new: str) -> int:
+        with self._shared.lock:
+            self.templates(subject)
+            moved = [
+                replace(e, subject=new, created=t.created)
+                for t, e in self._shared.rows if t.subject == subject
+            ]  # fmt: skip
+            self.remove(subject)
+            return len(self.add(moved))
 
     def compact(self) -> None:
         pass

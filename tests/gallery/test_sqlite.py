@@ -104,7 +104,7 @@ def test_a_reader_that_holds_the_log_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traces that could not be cleared are not passed over in silence; compact clears them."""
-    monkeypatch.setattr("mien.gallery.sqlite._BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("mien.gallery.database._BUSY_SECONDS", 0.2)
     vectors = filled(path, 3)
     with closing(SqliteStore(path)) as store:
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -297,8 +297,8 @@ def test_full_disk(path: Path) -> None:
     """No room for more pages: refused in words, and what was there is still there."""
     filled(path, 50)
     with closing(SqliteStore(path)) as store:
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        pages = store._database.connection.execute("PRAGMA page_count").fetchone()[0]
+        store._database.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(GalleryUnavailable, match="disk is full"):
             store.add([entry(f"new{n}", v) for n, v in enumerate(unit_vectors(200, 5))])
         assert len(store.subjects()) == 50
@@ -507,6 +507,6 @@ def test_killed_at_any_moment(path: Path, tmp_path: Path) -> None:
 def test_every_commit_is_forced_to_disk(path: Path) -> None:
     """What a killed process cannot show, and a power cut would: the settings that matter."""
     with closing(SqliteStore(path)) as store:
-        assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-        assert store._db.execute("PRAGMA secure_delete").fetchone() == (1,)
+        assert store._database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._database.connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert store._database.connection.execute("PRAGMA secure_delete").fetchone() == (1,)

@@ -119,7 +119,7 @@ def _print(name: str, faces: list[Analysis]) -> None:
 
 def _pose(seen: Analysis) -> str:
     pose = seen.pose
-    return f"yaw {pose.yaw:+.0f} pitch {pose.pitch:+.0f} roll {pose.roll:+.0f}"
+    return f"yaw {round(pose.yaw):+d} pitch {round(pose.pitch):+d} roll {round(pose.roll):+d}"
 
 
 def _answers(seen: Analysis) -> list[str]:

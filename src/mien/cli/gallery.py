@@ -12,7 +12,9 @@ from mien.cli.output import counted, emit, table
 from mien.errors import GalleryError, GalleryUnavailable, InputError
 from mien.gallery import Gallery, Receipt, open_gallery, transfer
 from mien.gallery.cipher import read_key
-from mien.gallery.sqlite import DEFAULT_COLLECTION, OTHER_MODEL, SqliteStore
+from mien.gallery.rows import OTHER_MODEL
+from mien.gallery.schema import DEFAULT_COLLECTION
+from mien.gallery.sqlite import SqliteStore
 from mien.recognition import load
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

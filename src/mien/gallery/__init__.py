@@ -6,7 +6,7 @@ follows from the URI given to `open_gallery`, and nothing else changes.
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,9 @@ from mien.embedding import require_contract
 from mien.errors import GalleryUnavailable, InputError, LowQuality
 from mien.gallery.audit import Receipt
 from mien.gallery.cipher import key_from_environment
-from mien.gallery.sqlite import DEFAULT_COLLECTION, SqliteStore
-from mien.gallery.store import Entry, Stats, Store, Subject, Where
+from mien.gallery.schema import DEFAULT_COLLECTION
+from mien.gallery.sqlite import SqliteStore
+from mien.gallery.store import Entry, Stats, Store, Subject, Where, check_subject
 from mien.images import Source, read_image
 from mien.recognition import Recognizer
 from mien.types import Embedding, Identification, Image, Match, RecognizedFace, Template
@@ -151,14 +152,7 @@ class Gallery:
         size = len(self)
         found = self.search_batch([face.embedding for face in faces], limit, where)
         return [
-            decision.identify(
-                face.face,
-                matches,
-                recognizer.bundle.operating_points,
-                fpir=fpir,
-                gallery_size=size,
-                contract=recognizer.contract,
-            )
+            decision.identify(face, matches, recognizer.bundle, fpir=fpir, gallery_size=size)
             for face, matches in zip(faces, found, strict=True)
         ]
 
@@ -186,12 +180,22 @@ class Gallery:
         """What is enrolled of one person. Raises `UnknownSubject`."""
         return self.store.templates(subject)
 
-    def remove(self, subject: str) -> int:
-        """Forget a person: how many templates went. Raises `UnknownSubject`.
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        """Forget a person, or only some templates of theirs, by id: how many templates went.
 
-        When this returns, no vector and no name of theirs is left in the store's files.
+        When this returns, no such vector and, with the last of them, no name is left in the store's
+        files. Raises `UnknownSubject`.
         """
-        return self.store.remove(subject)
+        return self.store.remove(subject, templates)
+
+    def rename(self, subject: str, new: str) -> int:
+        """Give a person another name: how many templates they have brought with them.
+
+        When somebody has that name already, the two become one. Nothing of the old name is left.
+        Raises `UnknownSubject`, and `InputError` for an empty name.
+        """
+        check_subject(new)
+        return self.store.rename(subject, new)
 
     def require(self, contract: str) -> None:
         """Raise `ContractMismatch` unless vectors of `contract` belong in this gallery."""

@@ -61,6 +61,7 @@ class AesGcm:
     sealed = True
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         self._cipher = _aesgcm(key)
         self._digest_key = hmac.digest(key, b"mien gallery lookup", "sha256")
 
@@ -76,6 +77,10 @@ class AesGcm:
     def lookup(self, text: str) -> bytes:
         """A keyed digest (32 bytes)."""
         return hmac.digest(self._digest_key, to_bytes(text), "sha256")
+
+    def wrapped(self, key: bytes, gallery: str) -> bytes:
+        """The data key, for a gallery that `key` opens."""
+        return wrap(self._key, key, gallery)
 
 
 def to_bytes(text: str) -> bytes:

@@ -15,7 +15,7 @@ the server's own log keeps it until it is recycled, as do backups: that is the s
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import ModuleType
@@ -118,11 +118,10 @@ class PostgresStore:
             subjects, fresh = self._subjects(db, entries)
             templates = self._insert(db, entries, subjects)
             db.execute(
-                "UPDATE mien.collection SET contract = %s, dimensions = %s, "
-                "subjects = subjects + %s, templates = templates + %s WHERE id = %s",
-                (contract, dimensions, fresh, sum(not entry.negative for entry in entries),
-                 self._collection),
-            )  # fmt: skip
+                "UPDATE mien.collection SET contract = %s, dimensions = %s WHERE id = %s",
+                (contract, dimensions, self._collection),
+            )
+            self._count(db, fresh, sum(not entry.negative for entry in entries))
             return templates
 
     def search(
@@ -190,19 +189,41 @@ class PostgresStore:
 
         return self._read(run)
 
-    def remove(self, subject: str) -> int:
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         with self._writing() as db:
             db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
             id_ = self._subject(db, subject)
             rows = db.execute(
-                f"DELETE FROM mien.{self._table} WHERE subject = %s RETURNING negative", (id_,)
+                f"DELETE FROM mien.{self._table} WHERE subject = %s "
+                f"AND (%s::bigint[] IS NULL OR id = ANY(%s)) RETURNING negative",
+                (id_, *2 * [None if templates is None else list(templates)]),
             ).fetchall()
-            db.execute("DELETE FROM mien.subject WHERE id = %s", (id_,))
-            db.execute(
-                "UPDATE mien.collection SET subjects = subjects - 1, templates = templates - %s "
-                "WHERE id = %s", (sum(not negative for (negative,) in rows), self._collection),
-            )  # fmt: skip
+            gone = db.execute(
+                f"DELETE FROM mien.subject WHERE id = %s AND NOT EXISTS "
+                f"(SELECT FROM mien.{self._table} WHERE subject = %s)", (id_, id_)
+            ).rowcount  # fmt: skip
+            self._count(db, -gone, -sum(not negative for (negative,) in rows))
             return len(rows)
+
+    def rename(self, subject: str, new: str) -> int:
+        if "\0" in new:
+            raise InputError("PostgreSQL keeps no text with a NUL character in it")
+        with self._writing() as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
+            old = self._subject(db, subject)
+            fresh = db.execute(
+                "INSERT INTO mien.subject (collection, name, name_sha256, created) "
+                "SELECT collection, %s, %s, created FROM mien.subject WHERE id = %s "
+                "ON CONFLICT DO NOTHING", (new, _digest(new), old),
+            ).rowcount  # fmt: skip
+            moved = db.execute(
+                f"UPDATE mien.{self._table} SET id = nextval('mien.template_id'), subject = %s "
+                f"WHERE subject = %s", (self._subject(db, new), old),
+            ).rowcount  # fmt: skip
+            if new != subject:
+                db.execute("DELETE FROM mien.subject WHERE id = %s", (old,))
+                self._count(db, fresh - 1, 0)
+            return int(moved)
 
     def compact(self) -> None:
         """Rewrite the tables without what was deleted; they are locked meanwhile."""
@@ -288,6 +309,13 @@ class PostgresStore:
             "SELECT contract, dimensions FROM mien.collection WHERE id = %s", (self._collection,)
         ).fetchone()
         return row
+
+    def _count(self, db: Any, subjects: int, templates: int) -> None:
+        """Add to what the collection says of its size."""
+        db.execute(
+            "UPDATE mien.collection SET subjects = subjects + %s, templates = templates + %s "
+            "WHERE id = %s", (subjects, templates, self._collection),
+        )  # fmt: skip
 
     def _subject(self, db: Any, name: str) -> int:
         row = db.execute(

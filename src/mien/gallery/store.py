@@ -36,12 +36,17 @@ class Entry:
     created: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.subject.strip():
-            raise InputError("a subject needs a name; the one given is empty")
-        try:
-            self.subject.encode()
-        except UnicodeEncodeError as error:  # half a character: a file name of another encoding
-            raise InputError(f"the name {self.subject!r} is not valid Unicode") from error
+        check_subject(self.subject)
+
+
+def check_subject(name: str) -> None:
+    """Raise `InputError` for a name that nobody can be enrolled under."""
+    if not name.strip():
+        raise InputError("a subject needs a name; the one given is empty")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # half a character: a file name of another encoding
+        raise InputError(f"the name {name!r} is not valid Unicode") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,20 @@ class Store(Protocol):
         """The templates of one subject, oldest first. Raises `UnknownSubject`."""
         ...
 
-    def remove(self, subject: str) -> int:
-        """Erase a subject from every file of the store. Raises `UnknownSubject`."""
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        """Erase a subject, or only these templates of theirs, from every file of the store.
+
+        How many templates went; ids that are not theirs are passed over, and with their last
+        template goes the subject. Raises `UnknownSubject`.
+        """
+        ...
+
+    def rename(self, subject: str, new: str) -> int:
+        """Enrol all templates of a subject under another name, and erase them under this one.
+
+        All or nothing, in one transaction: how many moved. Who has the new name already gets them
+        as well. The templates have new ids and keep everything else. Raises `UnknownSubject`.
+        """
         ...
 
     def compact(self) -> None:

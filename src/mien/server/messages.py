@@ -51,6 +51,26 @@ class Probes(Message):
     contract: Contract
 
 
+class VectorsOfFaces(Message):
+    """Faces to be grouped: vectors as `embed` gives them, and what is known of each face.
+
+    `pictures` names the picture that each face is in: two faces of one picture are two people.
+    """
+
+    contract: Contract
+    vectors: list[list[float]] = Field(
+        min_length=1, max_length=20_000, examples=[[[0.081, -0.034, 0.102]]]
+    )
+    pictures: list[str] | None = Field(None, examples=[["party.jpg"]])
+    qualities: list[float] | None = Field(None, examples=[[0.83]])
+
+
+class NewName(Message):
+    """The name that a person shall have, or of whom they shall be part."""
+
+    subject: Annotated[str, Field(max_length=600, examples=["Ada King"])]
+
+
 # ----------------------------------------------------------------------------------------- replies
 
 
@@ -124,11 +144,36 @@ class VerificationReply(Message):
     images: list[str]
 
 
+class Label(Message):
+    """A label of a head and its probability, among the labels of that head."""
+
+    label: Name
+    probability: float = Field(ge=0, le=1, examples=[0.87])
+
+
+class LabelledFace(FoundFace):
+    """Whom a face shows, or resembles, of those a head knows. `label` is null for "unknown"."""
+
+    label: Name | None
+    probability: float = Field(ge=0, le=1, description="Of the likeliest label.", examples=[0.87])
+    top: list[Label] = Field(description="The likeliest labels, best first.")
+
+
+class Classifications(Message):
+    """Whom the faces in each picture show, or resemble, of those a head knows."""
+
+    head: Name
+    protocol: str = Field(description="What the head was measured on.")
+    accuracy: float = Field(description="Share of pictures held back that got their own label.")
+    images: list[PictureOf[LabelledFace]]
+
+
 class Candidate(Message):
-    """A person enrolled and how much the face is like them."""
+    """A person enrolled, how much the face is like them, and like which template of theirs."""
 
     subject: Name
     score: Score
+    template: int = Field(description="The template of theirs that is most alike.", examples=[7])
 
 
 class IdentifiedFace(FoundFace):
@@ -152,21 +197,119 @@ class Identifications(Message):
     gallery: Name
     gallery_size: int = Field(description="Templates in the gallery.")
     fpir: float = Field(description="Share of strangers that may be named wrongly.")
+    fmr: float = Field(description="Share of pairs of different people that reach the threshold.")
+    fnmr: float = Field(description="Share of pairs of one person that fall short of it.")
     protocol: str = Field(description="What the thresholds were measured on.")
     contract: Contract
     images: list[PictureOf[IdentifiedFace]]
 
 
-class FoundTemplate(Candidate):
-    """A person enrolled, and which template of theirs is most alike."""
-
-    template: int
-
-
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
-    matches: list[list[FoundTemplate]]
+    matches: list[list[Candidate]]
+
+
+class HeadPose(Message):
+    """Where a head points, in degrees; all 0 for a face that looks into the camera."""
+
+    yaw: float = Field(description="Over 0: turned to the right of the picture.")
+    pitch: float = Field(description="Over 0: raised.")
+    roll: float = Field(description="Over 0: leaning to the right of the picture.")
+
+
+class ApparentAge(Message):
+    """Apparent age in years, and the middle 80% of what the network holds possible."""
+
+    years: float = Field(examples=[42.5])
+    low: float
+    high: float
+
+
+class LikelyLabel(Message):
+    """The likeliest of several labels, and what the network gives each; not calibrated."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float]
+
+
+class LivenessAnswer(Message):
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
+
+    live: bool
+    score: float = Field(ge=0, le=1)
+    threshold: float
+    apcer: float = Field(description="Share of attacks that pass.")
+    bpcer: float = Field(description="Share of real faces that do not pass.")
+    protocol: str
+
+
+class AnalysedFace(FoundFace):
+    """What a face looks like. Null is what was not asked for, or has no model here."""
+
+    pose: HeadPose
+    age: ApparentAge | None
+    gender: LikelyLabel | None
+    expression: LikelyLabel | None
+    ethnicity: LikelyLabel | None
+    liveness: LivenessAnswer | None
+
+
+class Analyses(Message):
+    """What the faces in each picture look like: guesses from looks, not who somebody is."""
+
+    missing: dict[str, str] = Field(description="Tasks that were left out, and why.")
+    images: list[PictureOf[AnalysedFace]]
+
+
+class GroupedFace(FoundFace):
+    """A face and the number of its group; -1 for a face that is alone."""
+
+    cluster: int = Field(ge=-1, examples=[0])
+
+
+class Groups(Message):
+    """The faces of several pictures, grouped by person. Groups are numbered by size from 0."""
+
+    contract: Contract
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    images: list[PictureOf[GroupedFace]]
+
+
+class GroupNumbers(Message):
+    """The number of each face's group, in the order of the vectors; -1 for a face alone."""
+
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
+
+
+class Review(FoundFace):
+    """A face of which it is not sure whether it is this person's."""
+
+    review: str = Field(description="Names the review.", examples=["9f86d081884c7d65"])
+    image: str = Field(description="The name of its picture.")
+    subject: Name
+    named: bool = Field(description="Whether the server gave it the name.")
+    score: Score
+    fpir_at_score: float = Field(description="Share of strangers that score as high.")
+    crop: bool = Field(description="Whether a picture of the face is kept.")
+    created: Time
+
+
+class ReviewList(Message):
+    """What waits to be reviewed, latest first."""
+
+    kept: int = Field(description="How many this server keeps for a gallery; 0: none.")
+    reviews: list[Review]
+
+
+class Decided(Message):
+    """What became of a review: a template of the person, or a negative of theirs."""
+
+    subject: Name
+    templates: int = Field(description="Templates that the person has now.")
+    negative: bool
 
 
 class TemplateReply(Message):
@@ -217,12 +360,25 @@ class SubjectPage(Message):
     next: Name | None
 
 
+class Receipt(Message):
+    """A signed proof of erasure; 'mien gallery receipt' checks it. `subject` is a keyed digest."""
+
+    gallery: str
+    collection: str
+    subject: str
+    templates: int
+    time: Time
+    line: str
+    signature: str
+
+
 class Erased(Message):
-    """What was erased, for the record."""
+    """What was erased, for the record. `receipt` is null where the gallery's store signs none."""
 
     subject: Name
     templates: int
     erased: Time
+    receipt: Receipt | None
 
 
 class GalleryReply(Message):
@@ -278,11 +434,24 @@ class LoadedModel(Message):
     figures: dict[str, str]
 
 
+class HeadRow(Message):
+    """A head: whom it tells apart, and how well, on pictures that were held back from it."""
+
+    head: Name
+    kind: str = Field(examples=["stack"])
+    labels: list[Name]
+    models: list[str]
+    protocol: str
+    accuracy: float
+    pictures: int
+
+
 class Models(Message):
     """What is loaded, and every network that is known."""
 
     version: str
     loaded: LoadedModel
+    heads: list[HeadRow]
     models: list[Model]
 
 

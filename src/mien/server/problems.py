@@ -54,6 +54,18 @@ class UnknownGallery(Refusal):
     status = 404
 
 
+class UnknownHead(Refusal):
+    """This server has no head of this name."""
+
+    status = 404
+
+
+class UnknownReview(Refusal):
+    """There is no such identification to be reviewed."""
+
+    status = 404
+
+
 class UnknownTemplate(Refusal):
     """The subject has no template of this number."""
 

@@ -1,19 +1,4 @@
-"""Group the faces of an album by person, when nobody has been named.
-
-Average linkage on a sparse graph of alike faces. Two groups are joined when the mean score over all
-pairs between them reaches a threshold; the mean comes from the sums of their vectors, so it is
-exact although only pairs above a floor are ever stored. That loses nothing: where the mean of some
-scores reaches a value, one of the scores does. One lucky pair, which is all that DBSCAN and
-connected components need to merge two people, moves a mean of many pairs very little.
-
-The threshold is an operating point of the recogniser (see `linkage`) and falls as groups grow, for
-a mean over many comparisons strays less than a single one. What is known for certain always holds:
-faces to be kept apart (two faces of one picture are two people), faces known to belong together,
-and the groups of an earlier run, which keep their numbers when new faces join them.
-
-Source of the order of merging: reciprocal nearest neighbours, as in Murtagh, "A survey of recent
-advances in hierarchical clustering algorithms", 1983.
-"""
+"""The merging: from unit vectors, thresholds and what is certain to the group of each face."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +7,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mien import decision
+from mien.clustering.thresholds import Linkage
 from mien.errors import InputError
-from mien.types import OperatingPoint
 
 Labels = NDArray[np.int64]  # (n,): the number of each face's group, -1 for none
 Pairs = NDArray[np.int64]  # (m, 2): indices of two faces
@@ -33,51 +17,12 @@ NONE = -1
 MIN_QUALITY = 0.1
 """Faces below this quality may join a group but found none and connect none."""
 
-_SETTLED = 10_000  # thresholds are no looser for albums smaller than this many faces
+_REMNANT = 8  # a group of up to so many faces may be what was left of a larger one
+_BEST = 3  # scores that tell whether they are
+_ROUNDS = 3
 _LIMIT = 64  # neighbours kept of a face among those before it; bounds memory for famous people
 _ROWS, _COLUMNS = 1024, 8192  # of the score matrix at a time: 32 MB
 _CHUNK = 1 << 16
-
-
-# ------------------------------------------------------------------------------------- thresholds
-
-
-@dataclass(frozen=True, slots=True)
-class Linkage:
-    """What two groups need to be one: `alone` for single faces, nearing `grouped` for large ones.
-
-    `grouped` is the lower of the two; no pair of faces below it is ever looked at.
-    """
-
-    alone: OperatingPoint
-    grouped: OperatingPoint
-
-    def needed(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean score that groups of `a` and `b` faces need, elementwise."""
-        floor = self.grouped.threshold
-        needed: NDArray[np.float64] = floor + (self.alone.threshold - floor) / (a * b)
-        return needed
-
-
-def linkage(
-    points: Sequence[OperatingPoint], faces: int, contract: str, *, fpir: float = 0.5
-) -> Linkage:
-    """The thresholds for an album of so many faces.
-
-    `fpir` is how often a lone face may find a stranger in the whole album that passes for the same
-    person; the more faces there are, the stricter each comparison becomes. Groups need a tenth of
-    that strictness: ten times the false match rate. Both were chosen on the people of LFW's
-    development training set. Raises `NoOperatingPoint`.
-    """
-    size = max(faces, _SETTLED)
-    alone = decision.identification_point(points, fpir, size, contract)
-    # A rate of ten is a certainty in so large an album, hence the step back to a rate per search.
-    rate = decision.fpir_for(10 * decision.fmr_for(fpir, size), size)
-    grouped = decision.identification_point(points, min(rate, 1 - 1e-12), size, contract)
-    return Linkage(alone, grouped)
-
-
-# --------------------------------------------------------------------------------------- grouping
 
 
 def cluster(
@@ -115,7 +60,8 @@ def cluster(
     # A part that somebody vouched for counts as usable, whatever its faces look like.
     good = np.bincount(part, usable, len(seeds)) > 0
     good |= (np.bincount(part, minlength=len(seeds)) > 1) | (seeds != NONE)
-    pairs = part[_neighbours(vectors, needs.grouped.threshold, _first_new(known))]
+    faces, scores = _neighbours(vectors, needs.grouped.threshold, _first_new(known))
+    pairs = part[faces]
     groups = _Groups(
         sums=_sums(vectors, part, len(seeds)),
         sizes=np.bincount(part, minlength=len(seeds)).astype(np.float64),
@@ -123,11 +69,15 @@ def cluster(
         forbidden=_forbidden(part, apart),
         needs=needs,
     )
-    moved = groups.merge(pairs[good[pairs].all(axis=1)])
+    clean = good[pairs].all(axis=1)
+    moved = groups.merge(pairs[clean])
+    for _ in range(_ROUNDS):
+        moved = groups.absorb(moved[part], faces[clean], scores[clean])[moved]
     numbers = groups.lock
     # Now the poor ones: with every usable group locked, they can only be added to it.
     groups.lock = np.where(good, np.arange(len(good)), NONE)
     moved = groups.merge(moved[pairs])[moved]
+    moved = groups.absorb(moved[part], faces, scores)[moved]
     return _numbered(groups.lock[moved[part]], numbers)
 
 
@@ -201,12 +151,14 @@ def _sums(vectors: NDArray[np.float32], part: Labels, parts: int) -> NDArray[np.
     return sums
 
 
-def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs:
-    """Pairs (m, 2) of faces that score at least `floor`, one of them `first` or a later one.
+def _neighbours(
+    vectors: NDArray[np.float32], floor: float, first: int
+) -> tuple[Pairs, NDArray[np.float32]]:
+    """Pairs (m, 2) of faces that score at least `floor`, one of them `first` or later; scores (m,).
 
     Of each face the `_LIMIT` best among those before it are kept.
     """
-    found = [np.zeros((0, 2), np.int64)]
+    found, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for top in range(first, len(vectors), _ROWS):
         block = vectors[top : top + _ROWS]
         kept = [_NOTHING]
@@ -219,9 +171,10 @@ def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs
             kept.append((row[before], column[before], product.ravel()[flat[before]]))
             if sum(len(rows) for rows, _, _ in kept) > 8 * _LIMIT * _ROWS:
                 kept = [_best(kept)]
-        row, column, _ = _best(kept)
+        row, column, score = _best(kept)
         found.append(np.column_stack([column, row + top]))
-    return np.concatenate(found)
+        scores.append(score)
+    return np.concatenate(found), np.concatenate(scores)
 
 
 _Scored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -323,10 +276,57 @@ class _Groups:
         one, other = one[filled <= room[other]], other[filled <= room[other]]
         one, first = np.unique(one, return_index=True)
         step[one] = other[first]
+        return self._without_conflict(one, step)
+
+    def absorb(self, home: Labels, faces: Pairs, scores: NDArray[np.float32]) -> Labels:
+        """Join what is left over to larger groups that it resembles; where each group went (g,).
+
+        `home` (n,) is the group of each face; `scores` (m,) are those of the pairs in `faces`
+        (m, 2), and pairs that are not named count as the floor. How much a face resembles a group
+        is the mean of its `_BEST` best scores there. A group of up to `_REMNANT` faces joins where
+        the mean of its faces reaches what single faces need.
+        """
+        floor = self.needs.grouped.threshold
+        face, group = np.concatenate([faces, faces[:, ::-1]]).T
+        group, score = home[group], np.tile(scores, 2)
+        mine = home[face]
+        left = (self.sizes[mine] <= _REMNANT) & (self.lock[mine] == NONE)
+        left &= self.sizes[group] > self.sizes[mine]
+        face, group, score = face[left], group[left], score[left].astype(np.float64)
+        order = np.lexsort((-score, group, face))
+        face, group, score = face[order], group[order], score[order]
+        first = np.flatnonzero(np.diff(face, prepend=-1) | np.diff(group, prepend=-1))
+        rank = np.arange(len(face)) - np.repeat(first, np.diff(first, append=len(face)))
+        best = np.where(rank < _BEST, score - floor, 0)
+        above = np.add.reduceat(best, first) if len(first) else best
+        above /= np.minimum(_BEST, self.sizes[group[first]])
+        one, other = home[face[first]], group[first]
+        both, number = np.unique((one << 32) | other, return_inverse=True)
+        one, other = both >> 32, both & 0xFFFFFFFF
+        mean = floor + np.bincount(number, above, len(both)) / self.sizes[one]
+        fits = (mean >= self.needs.alone.threshold) & ~np.isin(
+            _keys(np.column_stack([one, other])), _keys(self.forbidden)
+        )
+        one, other, mean = one[fits], other[fits], mean[fits]
+        order = np.lexsort((-mean, one))
+        one, first = np.unique(one[order], return_index=True)
+        other = other[order][first]
+        settled = ~np.isin(other, one)  # who moves itself takes nobody in before it has arrived
+        step = np.arange(len(self.lock))
+        step[one[settled]] = other[settled]
+        joins = self._without_conflict(one[settled], step)
+        self._join(joins, step)
+        return step
+
+    def _without_conflict(self, joins: Labels, step: Labels) -> Labels:
+        """Those that `step` does not bring together with what they are to be kept apart from.
+
+        The others stay where they are, as `step` is told.
+        """
         p, q = self.forbidden[step[self.forbidden[:, 0]] == step[self.forbidden[:, 1]]].T
-        conflict = np.intersect1d(one, np.concatenate([p, q]))
+        conflict = np.intersect1d(joins, np.concatenate([p, q]))
         step[conflict] = conflict
-        return np.setdiff1d(one, conflict)
+        return np.setdiff1d(joins, conflict)
 
     def _scored(self, pairs: Pairs) -> tuple[Labels, Labels, NDArray[np.float64]]:
         """Both ends, and by how much the mean exceeds what is needed, of pairs that may count."""
@@ -396,76 +396,3 @@ def _numbered(home: Labels, numbers: Labels) -> Labels:
     number[order] = np.arange(len(order)) + numbers.max(initial=NONE) + 1
     labels: Labels = number[index]
     return labels
-
-
-# -------------------------------------------------------------------------------------- measuring
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Precision and recall, both in [0, 1]."""
-
-    precision: float
-    recall: float
-
-    @property
-    def f1(self) -> float:
-        """Their harmonic mean."""
-        both = self.precision + self.recall
-        return 2 * self.precision * self.recall / both if both else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How well groups agree with the people that are really there.
-
-    `pairwise` counts pairs of faces, so that large groups count most; `bcubed` looks from each face
-    at its own group, so that every face counts alike (Bagga and Baldwin, 1998). `purity` is the
-    share of faces that belong to the commonest person of their group; `groups` counts all of them
-    and `people` the true ones, single faces included.
-    """
-
-    pairwise: Rates
-    bcubed: Rates
-    purity: float
-    groups: int
-    people: int
-
-
-def agreement(people: Sequence[str] | NDArray[np.str_], labels: Labels) -> Agreement:
-    """Compare groups (n,) with the true people (n,). A face labelled -1 is a group of its own.
-
-    Without any pair of faces to be right or wrong about, pairwise precision or recall is 1. Raises
-    `InputError` when there are no faces.
-    """
-    count = len(labels)
-    if not count or len(people) != count:
-        raise InputError(f"{count} groups and {len(people)} people: give one of each for each face")
-    _, person = np.unique(people, return_inverse=True)
-    lone = labels == NONE
-    _, group = np.unique(
-        np.where(lone, labels.max() + 1 + np.arange(count), labels), return_inverse=True
-    )
-    cells, both = np.unique((person.astype(np.int64) << 32) | group, return_counts=True)
-    of_person, of_group = np.bincount(person), np.bincount(group)
-    p, g = cells >> 32, cells & 0xFFFFFFFF
-    largest = np.zeros(len(of_group), np.int64)
-    np.maximum.at(largest, g, both)
-    together = _pairs_in(both)
-    return Agreement(
-        pairwise=Rates(
-            together / _pairs_in(of_group) if _pairs_in(of_group) else 1.0,
-            together / _pairs_in(of_person) if _pairs_in(of_person) else 1.0,
-        ),
-        bcubed=Rates(
-            float((both * (both / of_group[g])).sum() / count),
-            float((both * (both / of_person[p])).sum() / count),
-        ),
-        purity=float(largest.sum() / count),
-        groups=len(of_group),
-        people=len(of_person),
-    )
-
-
-def _pairs_in(sizes: NDArray[np.int64]) -> int:
-    return int((sizes * (sizes - 1)).sum())

@@ -1,0 +1,126 @@
+"""One SQLite file: its connection, transactions, and what its errors mean.
+
+Durable: a write-ahead log with synchronous=FULL, so what was committed survives a killed process
+and a power cut. Erasing: secure_delete overwrites what is deleted, and `empty_log` clears the log.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mien.errors import GalleryUnavailable, MienError
+
+_BUSY_SECONDS = 30.0  # how long a writer waits for another process
+_LOG_PAGES = 4096  # of 8 KiB: how long the log may become before it is moved into the file
+
+
+class Database:
+    """A connection to the file at `path`, shared by threads. Raises `GalleryUnavailable`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        with self.translated():
+            self.connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self.connection.execute("PRAGMA secure_delete = ON")
+                self.connection.execute("PRAGMA synchronous = FULL")
+                self.connection.execute("PRAGMA foreign_keys = ON")
+                self.connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            except BaseException:
+                self.connection.close()
+                raise
+
+    def close(self) -> None:
+        """Closing twice is fine."""
+        with self.lock:
+            self.connection.close()
+
+    def compact(self) -> None:
+        """Rewrite the file without unused room."""
+        with self.lock, self.translated():
+            self.connection.execute("VACUUM")
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Move everything from the log into the file and cut the log to nothing.
+
+        Deleted rows are overwritten in the file, but the log would still hold them.
+        """
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            with self.lock, self.translated():
+                busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if not busy or time.monotonic() > end:
+                break
+            time.sleep(0.005)  # another process is emptying it, for which SQLite does not wait
+        if busy:
+            raise GalleryUnavailable(
+                str(self.path),
+                "removed, but another process kept the log in use, so traces may remain in it "
+                "until that process ends; 'mien gallery compact' then clears them",
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot: what the block reads belongs together."""
+        with self.lock, self.translated():
+            self.connection.execute("BEGIN")
+            try:
+                yield self.connection
+            finally:
+                if self.connection.in_transaction:
+                    self.connection.execute("COMMIT")
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed, and on disk, when the block ends; undone if it raises."""
+        with self.lock, self.translated():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        try:
+            yield
+        except MienError:
+            raise
+        except sqlite3.Error as error:
+            raise GalleryUnavailable(str(self.path), _in_words(error)) from error
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            OverflowError,
+        ) as error:  # in decoding what it read
+            reason = f"it holds something that mien did not write ({error}); 'mien gallery verify'"
+            raise GalleryUnavailable(str(self.path), reason) from error
+
+
+_MEANING = {  # a part of SQLite's message: what it means here, and what to do
+    "not a database": "the file is not a mien gallery, or it is damaged",
+    "malformed": "the file is damaged; restore it from a backup, or save what can be read with "
+    "'mien gallery export'",
+    "unable to open": "it cannot be opened; check that the folder exists and may be written",
+    "readonly": "it may not be written; check the permissions of the file and its folder",
+    "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",
+    "full": "the disk is full; nothing was changed",
+    "disk I/O": "the disk failed or is full; nothing was changed",
+    "closed database": "it was closed already",
+}
+
+
+def _in_words(error: sqlite3.Error) -> str:
+    text = str(error)
+    return next((words for part, words in _MEANING.items() if part in text), text)
