@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -202,7 +201,7 @@ def stood_still(
     Each face is a little better than the one before, so that each look has something new.
     """
     (face,) = recognizer.recognize(image)
-    watcher = Watcher(recognizer, cast("mien.Gallery", gallery))
+    watcher = Watcher(recognizer, gallery)
     events: list[Event] = []
     for number in range(searches):
         better = replace(face, quality=Quality(0.5 + 0.4 * number / searches))
@@ -269,7 +268,7 @@ def test_a_poor_face_is_followed_and_not_looked_up(
     (face,) = recognizer.recognize(eileen)
     poor = replace(face, quality=Quality(0.05, ("blurred",)))
     gallery = Asked({"Ada": 0.99})
-    watcher = Watcher(recognizer, cast("mien.Gallery", gallery))
+    watcher = Watcher(recognizer, gallery)
     for number in range(10):
         scene = watcher.see(number, number / 25, [poor])
     (track,) = scene.tracks

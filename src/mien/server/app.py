@@ -185,6 +185,9 @@ class _Frame:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -227,6 +230,15 @@ class _Frame:
                 "request", method=scope["method"], route=route, status=status,
                 ms=round(1000 * seconds, 1), key=scope.get("state", {}).get("key"),
             )  # fmt: skip
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A socket is refused as a request would be; a page elsewhere cannot open one."""
+        if self._refusal(scope) is not None:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
+            return
+        _keep_segments_whole(scope)
+        await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why this request is not even looked at.

@@ -14,17 +14,17 @@ stays on the scale of the thresholds: the score of the direction times the lengt
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from mien import decision
 from mien.embedding import mean_direction
 from mien.errors import InputError
-from mien.gallery import MIN_QUALITY, Gallery
+from mien.gallery import MIN_QUALITY
 from mien.geometry import Boxes, giou
 from mien.recognition import Recognizer, ordered_map
-from mien.types import Box, Embedding, Identification, RecognizedFace
+from mien.types import Box, Embedding, Identification, Match, RecognizedFace
 from mien.video.reading import VideoFrame
 from mien.video.tracking import Affinity, Motion, assign, resemblance
 
@@ -129,6 +129,14 @@ def watch(
         yield frame, watcher.see(frame.index, frame.time, faces)
 
 
+class Enrolled(Protocol):
+    """What a watcher asks of a gallery; a `Gallery` is one."""
+
+    def require(self, contract: str) -> None: ...
+    def search(self, probe: Embedding, limit: int) -> list[Match]: ...
+    def __len__(self) -> int: ...
+
+
 class Watcher:
     """Follows the people in front of one source and decides who each is, against a gallery.
 
@@ -141,7 +149,7 @@ class Watcher:
     def __init__(
         self,
         recognizer: Recognizer,
-        gallery: Gallery,
+        gallery: Enrolled,
         *,
         fpir: float = 1e-2,
         patience: float = 2.0,

@@ -7,7 +7,7 @@ what a request brings and how a face is told.
 from fastapi import APIRouter
 
 from mien.server.problems import MEDIA_TYPE
-from mien.server.routes import galleries, recognition, search, status, subjects
+from mien.server.routes import galleries, live, recognition, search, status, subjects
 
 router = APIRouter(
     responses={
@@ -17,5 +17,5 @@ router = APIRouter(
         }
     }
 )
-for _part in (recognition, galleries, subjects, search, status):
+for _part in (recognition, galleries, subjects, search, live, status):
     router.include_router(_part.router)
