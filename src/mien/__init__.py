@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from mien.cards import Bundle as Bundle
     from mien.cards import InputSpec as InputSpec
     from mien.cards import ModelCard as ModelCard
+    from mien.classification import Classification as Classification
+    from mien.classification import Head as Head
+    from mien.classification import load_head as load_head
     from mien.detection import central as central
     from mien.detection import largest as largest
     from mien.detection import only as only
@@ -64,6 +67,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
 _HOME = {
     "mien.alignment": "align",
     "mien.cards": "Bundle InputSpec ModelCard",
+    "mien.classification": "Classification Head load_head",
     "mien.detection": "central largest only",
     "mien.embedding": "fuse similarity",
     "mien.errors": (

@@ -6,45 +6,64 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import vectors
 
-from mien.gallery.scan import (
-    Block,
-    Kernel,
-    Quantizer,
-    candidates,
-    encode_probes,
-    fastest_kernel,
-    numpy_kernel,
-)
+from mien.gallery.kernels import Kernel, compiled_kernel, fastest_kernel, numpy_kernel
+from mien.gallery.quantizer import Quantizer, _rotation
+from mien.gallery.scan import Block, candidates, people_in
 
 KERNELS = [numpy_kernel]
-if importlib.util.find_spec("numkong"):
-    KERNELS.append(fastest_kernel())
+if importlib.util.find_spec("llvmlite"):
+    KERNELS.append(compiled_kernel)
 
 
 def block(rows: np.ndarray, quantizer: Quantizer, per_person: int = 1) -> Block:
     ids = np.arange(1, len(rows) + 1)
-    codes = quantizer.encode(rows)
-    assert codes is not None
-    return Block(ids, 1 + (ids - 1) // per_person, codes)
+    return Block(ids, 1 + (ids - 1) // per_person, *quantizer.encode(rows))
+
+
+def unpacked(codes: np.ndarray) -> np.ndarray:
+    return np.concatenate([codes & 15, codes >> 4], axis=1).astype(np.int64)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     rows=st.integers(1, 300),
     probes=st.integers(1, 70),
-    dimensions=st.sampled_from([1, 8, 128, 512]),
+    width=st.sampled_from([1, 4, 64, 128, 192, 256, 512]),
 )
-def test_kernels_give_the_exact_integers(rows: int, probes: int, dimensions: int) -> None:
+def test_kernels_give_the_exact_integers(rows: int, probes: int, width: int) -> None:
     random = np.random.default_rng(rows * probes)
-    codes = random.integers(-127, 128, (rows, dimensions), dtype=np.int8)
-    asked = random.integers(-127, 128, (probes, dimensions), dtype=np.int8)
-    expected = codes.astype(np.int64) @ asked.T.astype(np.int64)
+    codes = random.integers(0, 256, (rows, width), dtype=np.uint8)
+    asked = random.integers(-127, 128, (probes, 2 * width), dtype=np.int8)
+    expected = unpacked(codes) @ asked.T.astype(np.int64)
     for kernel in [*KERNELS, fastest_kernel()]:
         assert np.array_equal(kernel(asked)(codes), expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(("dimensions", "squeeze"), [(128, 0.83), (512, 0.0), (128, 0.97)])
+def test_kernels_hold_the_largest_sums_and_many_blocks(kernel: Kernel) -> None:
+    """Every product at its extreme, more rows than a block, no row mistaken for another."""
+    codes = np.full((9000, 512), 255, np.uint8)
+    asked = np.full((5, 1024), -127, np.int8)
+    codes[4097], asked[3] = 0, 127
+    expected = unpacked(codes[:1]) @ asked.T.astype(np.int64)
+    found = kernel(asked)(codes)
+    assert (found[4097] == 0).all()
+    assert (np.delete(found, 4097, axis=0) == expected).all()
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 7, 128, 200, 512])
+def test_the_rotation_keeps_inner_products_and_spreads_every_vector(dimensions: int) -> None:
+    turn = _rotation(dimensions)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(dimensions), atol=2e-5)
+    if dimensions >= 128:  # an axis, which is the least spread of all vectors, becomes bell-shaped
+        assert np.abs(turn).max() * np.sqrt(dimensions) < 6
+        assert 2.5 < (turn**4).mean() * dimensions**2 < 3.5
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("dimensions", "squeeze"), [(128, 0.83), (512, 0.0), (128, 0.97), (33, 0.0)]
+)
 def test_the_exact_best_is_always_among_the_candidates(
     kernel: Kernel, dimensions: int, squeeze: float
 ) -> None:
@@ -61,20 +80,46 @@ def test_the_exact_best_is_always_among_the_candidates(
     exact = np.argsort(-(probes @ rows.T), axis=1)[:, :10] + 1
     for some, best in zip(found, exact, strict=True):
         assert set(best) <= set(some)
-        assert len(some) < 800  # and they are few
+        if dimensions >= 128:
+            assert len(some) < 1600  # and they are few
 
 
-def test_the_rounding_error_is_within_what_the_slack_allows() -> None:
-    rows, probes = vectors(5000, 128, squeeze=0.83), vectors(40, 128, squeeze=0.83, seed=3)
+@pytest.mark.parametrize(
+    "kind", ["faces", "squeezed", "axes", "copies of a few", "sparse", "another mean"]
+)
+def test_the_error_is_as_large_as_the_bound_says_for_any_data(kind: str) -> None:
+    """In units of its standard deviation the error is normal: mean 0, deviation 1, no outliers.
+
+    A bound that holds only for well-behaved vectors would lose whoever has another kind.
+    """
+    random = np.random.default_rng(0)
+    dimensions = 256
+    rows = vectors(4000, dimensions, squeeze=0.83 if kind == "squeezed" else 0.0)
+    if kind == "axes":
+        rows = np.eye(dimensions, dtype=np.float32)
+    elif kind == "copies of a few":
+        rows = rows[:5].repeat(300, axis=0)
+    elif kind == "sparse":
+        rows[random.random(rows.shape) < 0.98] = 0
+        rows[:, 0] += 1e-3
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     quantizer = Quantizer.fit(rows, len(rows))
-    codes = quantizer.encode(rows)
-    assert codes is not None
-    asked, slack = encode_probes(quantizer, probes)
-    steps = np.abs(probes).max(axis=1) / 127 * quantizer.step
-    coarse = asked.astype(np.int64) @ codes.astype(np.int64).T * steps[:, None]
-    error = coarse + (probes @ quantizer.mean)[:, None] - probes @ rows.T
-    error -= error.mean(axis=1, keepdims=True)  # what all templates share ranks nothing
-    assert np.abs(error).max() < (slack * steps).max()
+    if kind == "another mean":
+        quantizer = Quantizer(vectors(1, dimensions, seed=9)[0] * 0.7, len(rows))
+    probes = vectors(200, dimensions, seed=3)
+    probes[:50] = rows[:: max(1, len(rows) // 50)][:50]
+    terms, codes = quantizer.encode(rows)
+    asked = quantizer.probes(probes)
+    coarse = (unpacked(codes) @ asked.codes.astype(np.int64).T) * terms[0][:, None]
+    coarse = coarse + terms.T.astype(np.float64) @ (asked.weights * [1, 1, 0]).T
+    estimate = coarse / asked.weights[:, 1] + probes.astype(np.float64) @ quantizer.mean
+    estimate -= float(quantizer.mean @ quantizer.mean)
+    margins = asked.margins / asked.weights[:, 1] * terms[2][:, None]  # both sides together
+    errors = (estimate - rows.astype(np.float64) @ probes.T) / (margins / 2 / 4.25 + 1e-9)
+    alike = rows.astype(np.float64) @ probes.T > 1 - 1e-6  # of these nothing is across
+    assert np.abs(errors).max() < 6
+    assert 0.7 < errors[~alike].std() < 1.1  # less where much of a probe is along a template
+    assert abs(errors[~alike].mean()) < 0.3  # of five templates a chance value
 
 
 def test_ties_and_copies_are_all_kept() -> None:
@@ -84,21 +129,26 @@ def test_ties_and_copies_are_all_kept() -> None:
     assert len(found) == 500
 
 
-def test_a_vector_too_far_out_is_refused_not_clipped() -> None:
+def test_outliers_and_the_mean_itself_are_found_too() -> None:
     rows = vectors(1000, 64, squeeze=0.95)
     quantizer = Quantizer.fit(rows, len(rows))
-    outlier = np.eye(1, 64, dtype=np.float32)
-    assert quantizer.encode(outlier) is None
-    while (wider := quantizer.coarser()).encode(outlier) is None:
-        quantizer = wider
+    middle = quantizer.mean / np.linalg.norm(quantizer.mean)
+    rows[0], rows[1] = np.eye(64, dtype=np.float32)[0], middle
+    exactly = Quantizer(middle, len(rows))  # this one has nothing left to be coded
+    for using in (quantizer, exactly):
+        held = block(rows, using)
+        assert np.isfinite(held.terms).all()
+        found = candidates([held], using, rows[:2], 1, numpy_kernel)
+        assert 1 in found[0]
+        assert 2 in found[1]
 
 
-def test_few_templates_are_all_within_reach_of_the_first_quantizer() -> None:
-    quantizer = Quantizer.fit(vectors(3, 8), 3)
-    assert quantizer.encode(np.eye(8, dtype=np.float32)) is not None
-    assert quantizer.encode(-np.eye(8, dtype=np.float32)) is not None
-    assert quantizer.outgrown(256)
-    assert not quantizer.outgrown(200)
+def test_a_mean_is_fitted_when_there_are_enough() -> None:
+    assert not Quantizer.fit(vectors(3, 8), 3).mean.any()
+    assert Quantizer.fit(vectors(300, 8), 300).mean.any()
+    few = Quantizer.fit(vectors(3, 8), 3)
+    assert few.outgrown(256)
+    assert not few.outgrown(200)
 
 
 def test_a_person_with_very_many_templates_does_not_hide_the_others() -> None:
@@ -111,7 +161,8 @@ def test_a_person_with_very_many_templates_does_not_hide_the_others() -> None:
     (found,) = candidates([whole], quantizer, crowd[:1], 5, numpy_kernel)
     exact = np.argsort(-(others @ crowd[0]))[:4] + 4001
     assert set(exact) <= set(found)
-    assert len(found) < 100
+    assert people_in([whole], 100) == 41
+    assert people_in([whole], 7) == 7
 
 
 def test_removed_templates_are_no_candidates() -> None:
@@ -121,11 +172,21 @@ def test_removed_templates_are_no_candidates() -> None:
     whole.subjects[:1500] = 0
     (found,) = candidates([whole], quantizer, rows[:1], 5, numpy_kernel)
     assert found.min() > 1500
+    assert people_in([whole], 10_000) == 500
 
 
-def test_among_takes_exactly_the_allowed() -> None:
-    rows = vectors(100, 16)
-    whole = block(rows, Quantizer.fit(rows, 100))
-    assert whole.among(np.array([0, 5, 50, 100, 101])).ids.tolist() == [5, 50, 100]
-    assert len(whole.among(np.zeros(0, np.int64))) == 0
-    assert whole.among(whole.ids) is whole
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.5, 0.99, 1.0])
+def test_a_filter_lets_exactly_the_allowed_through(share: float) -> None:
+    rows = vectors(1000, 64)
+    quantizer = Quantizer.fit(rows, len(rows))
+    whole = block(rows, quantizer)
+    allowed = np.random.default_rng(1).random(1001) < share
+    among = whole.among(allowed)
+    assert set(among.ids[among.subjects != 0]) == set(np.flatnonzero(allowed[1:]) + 1)
+    there = people_in([among], 1000)
+    if there:
+        found = candidates([among], quantizer, rows[:20], min(5, there), numpy_kernel)
+        for some, probe in zip(found, rows[:20], strict=True):
+            scores = np.where(allowed[1:], rows @ probe, -2)
+            assert set(np.argsort(-scores)[: min(5, there)] + 1) <= set(some)
+            assert allowed[some].all()

@@ -31,7 +31,7 @@ from mien.training.preparation.sets import (
 )
 from mien.types import AlignedFace, Embedding, Image, Landmarks
 
-GREYS = "Грейс, \"Amazing\""
+GREYS = 'Грейс, "Amazing"'
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -47,7 +47,7 @@ def make(photos: Path, folder: Path, cutter: Cutter, threads: int = 1) -> list[c
     return list(crop(list_pictures(photos), folder, cutter, threads))
 
 
-# ------------------------------------------------------------------------------------- what it gives
+# ------------------------------------------------------------------------------------ what it gives
 
 
 def test_every_picture_is_a_crop_or_refused_with_its_reason(photos: Path, cropped: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_name_that_is_not_text(eileen: Image, cutter: Cutter, tmp_path: Path) 
     assert listed.path.is_file()
 
 
-# ---------------------------------------------------------------------------------- stopped, resumed
+# --------------------------------------------------------------------------------- stopped, resumed
 
 
 def stops(done: Iterator[cropping.Done], after: int) -> None:
@@ -312,7 +312,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
 
 def test_on_people_of_lfw(lfw: Path, cutter: Cutter, tmp_path: Path) -> None:
     """Real pictures: the boxes are where the faces of this set are, in the middle."""
-    pictures = [p for p in list_pictures(lfw / "lfw-deepfunneled" / "Abdullah_Gul")]
+    pictures = list_pictures(lfw / "lfw-deepfunneled" / "Abdullah_Gul")
     assert len(pictures) == 19
     done = list(crop(pictures, tmp_path / "set", cutter, threads=2))
     rows: list[Crop] = [row for result in done for row in result.rows]

@@ -24,6 +24,8 @@ VERBS = {
     "identify": "Name the people in pictures, or call them unknown.",
     "watch": "Name the people in a video: a camera, a file or a stream.",
     "cluster": "Group the faces of an album by person.",
+    "fit": "Learn to tell the people of a folder apart.",
+    "classify": "Say which of the people a head was fitted on a face shows.",
     "gallery": "Look at the gallery, and remove people from it.",
     "evaluate": "Measure error rates on public protocols or on your own pictures.",
     "data": "Prepare pictures for training: crop, check, split, pair, pack.",

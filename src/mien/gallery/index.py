@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from mien.gallery.cipher import Cipher, to_text
 from mien.gallery.index_file import Identity, IndexFile, StaleIndex, Tail
-from mien.gallery.scan import Block, Kernel, Quantizer, candidates
+from mien.gallery.kernels import Kernel
+from mien.gallery.quantizer import Quantizer
+from mien.gallery.scan import Block, candidates, people_in
 from mien.types import Match
 
 _FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
@@ -43,7 +45,6 @@ class Index:
         self._quantizer: Quantizer | None = None
         self._version: int | None = None  # of the collection, when it was last looked at
         self._erasures = ""
-        self._subjects = 0
         self._write_from = _FILE_ROWS
 
     @property
@@ -56,8 +57,8 @@ class Index:
 
     def refresh(self, db: sqlite3.Connection) -> None:
         """Learn what any process changed since the last time."""
-        version, erasures, templates, subjects = db.execute(
-            "SELECT version, erasures, templates, subjects FROM collection WHERE id = ?",
+        version, erasures, templates = db.execute(
+            "SELECT version, erasures, templates FROM collection WHERE id = ?",
             (self._collection,),
         ).fetchone()
         if version == self._version:
@@ -67,35 +68,38 @@ class Index:
         elif erasures != self._erasures:
             self._tail.forget(self._gone(db, self._tail.ids()))
         self._load(db, templates)
-        self._version, self._erasures, self._subjects = version, erasures, subjects
+        self._version, self._erasures = version, erasures
 
     def search(
         self,
         db: sqlite3.Connection,
         probes: NDArray[np.float32],
         limit: int,
-        allowed: NDArray[np.int64] | None,
+        allowed: NDArray[np.bool_] | None,
     ) -> list[list[Match]]:
-        """The best subjects for each probe (p, dim), of all or of the templates `allowed`."""
+        """The best subjects for each probe (p, dim), of all or of the templates `allowed`.
+
+        `allowed` has a truth value for every id up to the newest.
+        """
         if self._quantizer is None:
             return [[] for _ in probes]
         blocks = self._blocks()
         if allowed is not None:
             blocks = [block.among(allowed) for block in blocks]
-            available = len(np.unique(np.concatenate([block.subjects for block in blocks])))
-        else:
-            available = self._subjects
         answers: list[list[Match]] = [[] for _ in probes]
-        wanted, unanswered = min(limit, available), list(range(len(probes)))
-        while unanswered and wanted:
-            found = candidates(blocks, self._quantizer, probes[unanswered], wanted, self._kernel)
+        wanted, unanswered = limit, list(range(len(probes)))
+        while unanswered:
+            there = people_in(blocks, wanted)
+            if not there:
+                break
+            found = candidates(blocks, self._quantizer, probes[unanswered], there, self._kernel)
             for number, ids in zip(unanswered, found, strict=True):
                 answers[number] = self._exact(db, probes[number], ids, limit)
-            if wanted == available:
-                break
+            if there < wanted:
+                break  # everyone has been looked at
             # Subjects that a negative ruled out, or that were just removed: look further.
             unanswered = [n for n in unanswered if len(answers[n]) < limit]
-            wanted = min(8 * wanted, available)
+            wanted *= 8
         return answers
 
     def write(self, db: sqlite3.Connection) -> None:
@@ -279,12 +283,10 @@ class Index:
                 return
             self._quantizer = self._fit(db, templates)
             self._start_again()
-        while not self._extend(db, self._quantizer):
-            self._quantizer = self._quantizer.coarser()
-            self._start_again()
+        self._extend(db, self._quantizer)
 
-    def _extend(self, db: sqlite3.Connection, quantizer: Quantizer) -> bool:
-        """Add to the tail; False when a vector is too far out for the quantiser."""
+    def _extend(self, db: sqlite3.Connection, quantizer: Quantizer) -> None:
+        """Add what is newer to the tail."""
         last = self._tail.last or (self._file.last if self._file else 0)
         cursor = db.execute(
             "SELECT id, subject, vector FROM template "
@@ -293,11 +295,7 @@ class Index:
         )
         while rows := cursor.fetchmany(_BATCH):
             ids, subjects, vectors = self._decode(rows)
-            codes = quantizer.encode(vectors)
-            if codes is None:
-                return False
-            self._tail.append(Block(ids, subjects, codes))
-        return True
+            self._tail.append(Block(ids, subjects, *quantizer.encode(vectors)))
 
     def _fit(self, db: sqlite3.Connection, templates: int) -> Quantizer:
         """To templates evenly spread over the collection."""

@@ -4,7 +4,8 @@ The file is mapped: opening a million templates reads it once, to check it, and 
 one copy.
 
     header   64 KiB: CRC-32, length, JSON (identity, quantiser, rows and sum of each chunk)
-    chunk    16,384 rows: ids int64, subjects int64, codes int8, each array whole
+    chunk    16,384 rows: ids int64, subjects int64, terms 3 x float32, codes 4 bits a dimension;
+             each array whole
 
 Whoever writes the file holds the write lock of the record.
 """
@@ -23,11 +24,12 @@ from typing import IO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.gallery.scan import Block, Quantizer
+from mien.gallery.quantizer import Quantizer
+from mien.gallery.scan import Block
 
 ROWS = 16_384
 _HEADER = 1 << 16
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class _Header:
         text = json.dumps({
             "format": _FORMAT, "gallery": identity.gallery, "collection": identity.collection,
             "contract": identity.contract, "dimensions": identity.dimensions,
-            "erasures": self.erasures, "step": quantizer.step, "fitted": quantizer.fitted,
+            "erasures": self.erasures, "fitted": quantizer.fitted,
             "mean": base64.b64encode(quantizer.mean.astype("<f4").tobytes()).decode(),
             "counts": self.counts, "sums": self.sums,
         }).encode()  # fmt: skip
@@ -76,7 +78,7 @@ class _Header:
             fields["gallery"], fields["collection"], fields["contract"], fields["dimensions"]
         )
         mean = np.frombuffer(base64.b64decode(fields["mean"]), "<f4")
-        quantizer = Quantizer(mean, fields["step"], fields["fitted"])
+        quantizer = Quantizer(mean, fields["fitted"])
         counts, sums = tuple(fields["counts"]), tuple(fields["sums"])
         return cls(identity, fields["erasures"], quantizer, counts, sums)
 
@@ -183,10 +185,7 @@ class IndexFile:
                 chunk = _chunk(self._mapped, len(counts) - 1, ROWS, dimensions)
                 start = counts[-1]
                 stop = min(ROWS, start + len(block) - done)
-                source = slice(done, done + stop - start)
-                chunk.ids[start:stop] = block.ids[source]
-                chunk.subjects[start:stop] = block.subjects[source]
-                chunk.codes[start:stop] = block.codes[source]
+                _copy(block.rows(slice(done, done + stop - start)), chunk, slice(start, stop))
                 done += stop - start
                 counts[-1] = stop
                 sums[-1] = _sum(_chunk(self._mapped, len(counts) - 1, stop, dimensions))
@@ -272,22 +271,20 @@ class Tail:
             grown = Block(
                 np.zeros(room, np.int64),
                 np.zeros(room, np.int64),
-                np.zeros((room, block.codes.shape[1]), np.int8),
+                np.zeros((3, room), np.float32),
+                np.zeros((room, block.codes.shape[1]), np.uint8),
             )
             if old is not None:
-                _copy(old, grown, slice(0, self._count), slice(0, self._count))
+                _copy(old.rows(slice(self._count)), grown, slice(self._count))
             self._arrays = old = grown
-        _copy(block, old, slice(0, len(block)), slice(self._count, needed))
+        _copy(block, old, slice(self._count, needed))
         self._count = needed
 
     def blocks(self) -> Iterator[Block]:
         """Everything, in pieces as large as a chunk of the file."""
         if self._arrays is not None:
             for start in range(0, self._count, ROWS):
-                rows = slice(start, min(start + ROWS, self._count))
-                yield Block(
-                    self._arrays.ids[rows], self._arrays.subjects[rows], self._arrays.codes[rows]
-                )
+                yield self._arrays.rows(slice(start, min(start + ROWS, self._count)))
 
 
 def _open(path: Path) -> tuple[IO[bytes], bool]:
@@ -307,32 +304,36 @@ def _zero(block: Block, ids: NDArray[np.int64]) -> bool:
     rows = np.minimum(np.searchsorted(block.ids, ids), len(block) - 1)
     rows = rows[block.ids[rows] == ids]
     block.subjects[rows] = 0
+    block.terms[:, rows] = 0
     block.codes[rows] = 0
     return bool(len(rows))
 
 
-def _copy(source: Block, target: Block, rows: slice, to: slice) -> None:
-    target.ids[to] = source.ids[rows]
-    target.subjects[to] = source.subjects[rows]
-    target.codes[to] = source.codes[rows]
+def _copy(source: Block, target: Block, to: slice) -> None:
+    target.ids[to] = source.ids
+    target.subjects[to] = source.subjects
+    target.terms[:, to] = source.terms
+    target.codes[to] = source.codes
 
 
 def _chunk_bytes(dimensions: int) -> int:
-    return ROWS * (8 + 8 + dimensions)
+    return ROWS * (8 + 8 + 3 * 4 + (dimensions + 1) // 2)
 
 
 def _chunk(mapped: mmap.mmap, number: int, count: int, dimensions: int) -> Block:
-    start = _HEADER + number * _chunk_bytes(dimensions)
+    start, width = _HEADER + number * _chunk_bytes(dimensions), (dimensions + 1) // 2
     ids = np.frombuffer(mapped, "<i8", count, start)
     subjects = np.frombuffer(mapped, "<i8", count, start + 8 * ROWS)
-    codes = np.frombuffer(mapped, np.int8, count * dimensions, start + 16 * ROWS)
-    return Block(ids, subjects, codes.reshape(count, dimensions))
+    terms = np.frombuffer(mapped, "<f4", 3 * ROWS, start + 16 * ROWS).reshape(3, ROWS)[:, :count]
+    codes = np.frombuffer(mapped, np.uint8, count * width, start + 28 * ROWS)
+    return Block(ids, subjects, terms, codes.reshape(count, width))
 
 
 def _sum(block: Block) -> int:
     """A sum of 64-bit words modulo 2**64: catches every single damaged word, at memory speed."""
     with np.errstate(over="ignore"):
         total = block.ids.view(np.uint64).sum() + block.subjects.view(np.uint64).sum()
+        total += block.terms.view(np.uint32).sum(dtype=np.uint64)
         codes = block.codes.reshape(-1)
         whole = len(codes) // 8 * 8
         total += codes[:whole].view(np.uint64).sum() + codes[whole:].view(np.uint8).sum()

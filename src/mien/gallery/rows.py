@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mien.errors import UnknownSubject
 from mien.gallery import cipher
-from mien.gallery.store import Entry, Where
+from mien.gallery.store import Entry
 from mien.types import Embedding, Template
 
 OTHER_MODEL = ".other"
@@ -58,8 +58,7 @@ class Rows:
     def insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
         """New templates, and rows for subjects that are new."""
         subjects, fresh = self._subjects(db, entries, now)
-        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'template'").fetchone()
-        first = (row[0] if row else 0) + 1
+        first = self.newest(db) + 1
         rows, tags, templates = [], [], []
         for id_, entry in enumerate(entries, first):
             created = entry.created or now
@@ -176,19 +175,18 @@ class Rows:
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def allowed(self, db: sqlite3.Connection, where: Where) -> NDArray[np.int64]:
-        """The templates whose metadata pass a filter, ascending."""
-        allowed: NDArray[np.int64] | None = None
-        for key, wanted in where.items():
-            values = [wanted] if isinstance(wanted, str) else list(wanted)
-            places = ", ".join("?" * len(values))
-            rows = db.execute(
-                f"SELECT template FROM tag WHERE tag IN ({places})",
-                [self._tag(key, value) for value in values],
-            )
-            ids = np.unique(np.fromiter((i for (i,) in rows), np.int64))
-            allowed = ids if allowed is None else np.intersect1d(allowed, ids, assume_unique=True)
-        return np.zeros(0, np.int64) if allowed is None else allowed
+    def tagged(self, db: sqlite3.Connection, key: str, value: str, after: int) -> NDArray[np.int64]:
+        """The templates with that metadata and ids over `after`, ascending."""
+        rows = db.execute(
+            "SELECT template FROM tag WHERE tag = ? AND template > ?",
+            (self._tag(key, value), after),
+        )
+        return np.fromiter((i for (i,) in rows), np.int64)
+
+    def newest(self, db: sqlite3.Connection) -> int:
+        """The largest template id that was ever given in the file."""
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'template'").fetchone()
+        return int(row[0]) if row else 0
 
     def field(self, db: sqlite3.Connection, column: str) -> Any:
         """A column of the collection itself."""

@@ -26,9 +26,10 @@ from mien.gallery import audit, schema
 from mien.gallery.audit import Line, Receipt
 from mien.gallery.cipher import AesGcm
 from mien.gallery.database import Database
+from mien.gallery.filters import Filters
 from mien.gallery.index import Index
+from mien.gallery.kernels import Kernel, fastest_kernel
 from mien.gallery.rows import Rows
-from mien.gallery.scan import Kernel, fastest_kernel
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.store import Entry, Stats, Subject, Where
 from mien.types import Match, Template
@@ -69,6 +70,7 @@ class SqliteStore:
             self._database.close()
             raise
         self._rows = Rows(number, self._cipher)
+        self._filters = Filters(self._rows)
         self._index = self._new_index(number)
 
     def contract(self) -> str | None:
@@ -109,7 +111,7 @@ class SqliteStore:
                     f"the gallery has vectors of {width} numbers, the probe has {probes.shape[1]}"
                 )
             self._index.refresh(db)
-            allowed = self._rows.allowed(db, where) if where else None
+            allowed = self._filters.allowed(db, where) if where else None
             found = self._index.search(db, probes, limit, allowed)
         if self._index.wants_writing:
             self._write_index()

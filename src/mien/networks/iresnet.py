@@ -104,9 +104,9 @@ def iresnet18(
 ) -> nn.Module:
     """24 M parameters, 2.6 G multiply-adds at 112 pixels.
 
-    `channels` are those of the four stages, the first also that of the stem. With `activation` "relu" the whole network
-    runs in int8 after quantisation; the published ones have "prelu". `stem_stride` 2 halves the
-    size once more at the start, for a quarter of the cost.
+    `channels` are those of the four stages, the first also that of the stem. With `activation`
+    "relu" the whole network runs in int8 after quantisation; the published ones have "prelu".
+    `stem_stride` 2 halves the size once more at the start, for a quarter of the cost.
     """
     return IResNet((2, 2, 2, 2), embedding_size, size, channels, activation, dropout, stem_stride)
 

@@ -58,6 +58,26 @@ class Probes(Message):
     contract: Contract
 
 
+class VectorsOfFaces(Message):
+    """Faces to be grouped: vectors as `embed` gives them, and what is known of each face.
+
+    `pictures` names the picture that each face is in: two faces of one picture are two people.
+    """
+
+    contract: Contract
+    vectors: list[list[float]] = Field(
+        min_length=1, max_length=20_000, examples=[[[0.081, -0.034, 0.102]]]
+    )
+    pictures: list[str] | None = Field(None, examples=[["party.jpg"]])
+    qualities: list[float] | None = Field(None, examples=[[0.83]])
+
+
+class NewName(Message):
+    """The name that a person shall have, or of whom they shall be part."""
+
+    subject: Annotated[str, Field(max_length=600, examples=["Ada King"])]
+
+
 # ----------------------------------------------------------------------------------------- replies
 
 
@@ -226,6 +246,27 @@ class SearchReply(Message):
     matches: list[list[FoundTemplate]]
 
 
+class GroupedFace(FoundFace):
+    """A face and the number of its group; -1 for a face that is alone."""
+
+    cluster: int = Field(ge=-1, examples=[0])
+
+
+class Groups(Message):
+    """The faces of several pictures, grouped by person. Groups are numbered by size from 0."""
+
+    contract: Contract
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    images: list[PictureOf[GroupedFace]]
+
+
+class GroupNumbers(Message):
+    """The number of each face's group, in the order of the vectors; -1 for a face alone."""
+
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
+
+
 class TemplateReply(Message):
     """One enrolled picture of a person; the picture itself is not kept."""
 
@@ -274,12 +315,25 @@ class SubjectPage(Message):
     next: Name | None
 
 
+class Receipt(Message):
+    """A signed proof of erasure; 'mien gallery receipt' checks it. `subject` is a keyed digest."""
+
+    gallery: str
+    collection: str
+    subject: str
+    templates: int
+    time: Time
+    line: str
+    signature: str
+
+
 class Erased(Message):
-    """What was erased, for the record."""
+    """What was erased, for the record. `receipt` is null where the gallery's store signs none."""
 
     subject: Name
     templates: int
     erased: Time
+    receipt: Receipt | None
 
 
 class GalleryReply(Message):

@@ -113,10 +113,18 @@ class Service:
         with self.metrics.stage("embed"):
             return self.recognizer.describe_batch(found)
 
-    def audit(self, action: str, key: Key, gallery: str, subject: str = "", count: int = 0) -> None:
+    def audit(
+        self,
+        action: str,
+        key: Key,
+        gallery: str,
+        subject: str = "",
+        count: int = 0,
+        new: str = "",
+    ) -> None:
         """Add to the audit log, if one is kept."""
         if self.audit_log is not None:
-            self.audit_log.write(action, key.id, gallery, subject, count)
+            self.audit_log.write(action, key.id, gallery, subject, count, new)
 
     def close(self) -> None:
         """Finish what is at work and release everything."""

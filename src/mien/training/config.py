@@ -20,7 +20,7 @@ class Data:
     `set` is a packed folder of `mien data pack`. `people` names a text file with one subject a
     line (or an LFW people list): only these are used; `exclude` one of subjects that are left
     out. Subjects with fewer than `min_pictures` are left out, of the others at most
-    `max_pictures` are used (0: all), chosen by the seed. `min_quality` leaves poorer crops out.
+    `max_pictures` are used (0: all), chosen by the seed.
     """
 
     set: str
@@ -28,7 +28,6 @@ class Data:
     exclude: str = ""
     min_pictures: int = 1
     max_pictures: int = 0
-    min_quality: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,8 +349,13 @@ def needed(batch: Batch) -> Tensor:
 
 # ------------------------------------------------------------------------------------- by name
 
-CLASSIFIERS = {"softmax": Softmax, "arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace}
-METRICS = {
+CLASSIFIERS: dict[str, type[nn.Module]] = {
+    "softmax": Softmax,
+    "arcface": ArcFace,
+    "cosface": CosFace,
+    "adaface": AdaFace,
+}
+METRICS: dict[str, type[nn.Module]] = {
     "contrastive": Contrastive,
     "triplet": Triplet,
     "triplet-semi-hard": SemiHardTriplet,
@@ -358,7 +363,7 @@ METRICS = {
     "supervised-contrastive": SupervisedContrastive,
     "distil-relations": DistilRelations,
 }
-DISTILLERS = {"distil": Distil, "distil-feature": DistilFeature}
+DISTILLERS: dict[str, type[nn.Module]] = {"distil": Distil, "distil-feature": DistilFeature}
 NAMES = (*CLASSIFIERS, *METRICS, *DISTILLERS)
 
 

@@ -55,7 +55,16 @@ class Team:
         """
         return embeddings if self.size == 1 else torch.cat(all_gather(embeddings))
 
+    def agree(self, mine: bool) -> bool:
+        """What the first process says."""
+        if self.size == 1:
+            return mine
+        said = torch.tensor([float(mine)], device=self.device())
+        dist.broadcast(said, 0)
+        return bool(said.item())
+
     def wait(self) -> None:
+        """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
 

@@ -1,6 +1,5 @@
 """The vectors of a teacher for the crops of a packed set: computed once, kept, and learnt from."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from mien.evaluation.protocols import Ints, Picture
 from mien.evaluation.vectors import Progress, default_cache, embed
 from mien.recognition import Recognizer, load
 from mien.training.config import Teacher
-from mien.training.dataset import PackedSet
+from mien.training.preparation.pack import Packed
 
 
 def recogniser(config: Teacher, threads: int) -> Recognizer:
@@ -26,7 +25,7 @@ def recogniser(config: Teacher, threads: int) -> Recognizer:
 
 
 def targets(
-    config: Teacher, packed: PackedSet, rows: Ints, threads: int, progress: Progress
+    config: Teacher, packed: Packed, rows: Ints, threads: int, progress: Progress
 ) -> tuple[NDArray[np.float32], str]:
     """The teacher's unit vectors (n, t) of the pictures that `rows` were cut from, its contract.
 
@@ -36,9 +35,8 @@ def targets(
     """
     teacher = recogniser(config, threads)
     root = Path(config.pictures)
-    pictures: Sequence[Picture] = [
-        Picture(packed.sources[row], root / packed.sources[row]) for row in rows
-    ]
+    sources = [packed.rows[row].source for row in rows.tolist()]
+    pictures = [Picture(source, root / source) for source in sources]
     vectors = embed(teacher, pictures, cache=default_cache(), progress=progress)
     if vectors.failures:
         row, reason = next(iter(vectors.failures.items()))

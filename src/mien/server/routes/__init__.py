@@ -1,13 +1,13 @@
 """The routes: check who asks, decode, call the library, encode. The contract is in the OpenAPI.
 
-A file has the routes of one thing and a `router` of its own. `access` says who may what, `pictures`
-what a request brings and how a face is told.
+A file has the routes of one thing and a `router` of its own. `access` says who may what, `bodies`
+what a request brings, `pictures` which face counts and how faces are told.
 """
 
 from fastapi import APIRouter
 
 from mien.server.problems import MEDIA_TYPE
-from mien.server.routes import galleries, live, recognition, search, status, subjects
+from mien.server.routes import galleries, groups, live, recognition, search, status, subjects
 
 router = APIRouter(
     responses={
@@ -17,5 +17,5 @@ router = APIRouter(
         }
     }
 )
-for _part in (recognition, galleries, subjects, search, live, status):
+for _part in (recognition, groups, galleries, subjects, search, live, status):
     router.include_router(_part.router)

@@ -1,40 +1,14 @@
-"""Pictures of requests, the face that counts in each, and faces as replies tell them."""
+"""The face that counts in a picture, and pictures and faces as replies tell them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import Query, Request
+from fastapi import Query
 
 from mien.detection import Choose, central, largest, only
 from mien.errors import NoFaceFound
 from mien.server import messages as m
-from mien.server.service import Service
-from mien.server.uploads import Picture, parse, read_body
 from mien.types import Face, Image, Quality, RecognizedFace
-
-PICTURES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "Pictures: parts named `image` of a form, or base64 in JSON.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                },
-                "encoding": {"image": {"contentType": "image/*"}},
-            },
-            "application/json": {"schema": m.Pictures.model_json_schema()},
-        },
-    }
-}
 
 ChooseName = Annotated[
     Literal["only", "largest", "central"],
@@ -67,14 +41,6 @@ def chooser(choose: str, at: str | None = None) -> Choose:
         return min(here, key=lambda face: face.box.area)
 
     return under
-
-
-async def pictures_of(request: Request, service: Service) -> list[Picture]:
-    """The pictures of a request, within its limits."""
-    settings = service.settings
-    body = await read_body(request, settings)
-    kind = request.headers.get("content-type", "")
-    return await service.parsed(body, lambda body: parse(kind, body, settings.pictures))
 
 
 def picture_of(image: Image, faces: list[m.AnyFace]) -> m.PictureOf[m.AnyFace]:

@@ -9,15 +9,14 @@ from mien.embedding import similarity
 from mien.errors import InputError
 from mien.server import messages as m
 from mien.server.routes.access import Reader, Serving
+from mien.server.routes.bodies import PICTURES, pictures_of
 from mien.server.routes.pictures import (
-    PICTURES,
     ChooseName,
     chooser,
     facts,
     found_face,
     numbers,
     picture_of,
-    pictures_of,
     rounded,
 )
 from mien.server.uploads import Picture

@@ -9,9 +9,10 @@ from mien import decision
 from mien.errors import InputError
 from mien.server import messages as m
 from mien.server.routes.access import GalleryName, Reader, Serving
-from mien.server.routes.pictures import PICTURES, facts, picture_of, pictures_of, rounded
+from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
+from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
-from mien.server.uploads import Picture, parse_probes, read_body
+from mien.server.uploads import Picture
 from mien.server.vision import Looking
 from mien.types import Embedding, Identification, RecognizedFace
 
@@ -79,20 +80,14 @@ def _identified(service: Service, face: RecognizedFace, answer: Identification) 
 
 @router.post(
     "/v1/galleries/{gallery}/search",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": m.Probes.model_json_schema()}},
-        }
-    },
+    openapi_extra=json_body(m.Probes),
 )
 async def search(
     request: Request, gallery: GalleryName, key: Reader, service: Serving, limit: Limit = 5
 ) -> m.SearchReply:
     """The people most like given vectors, best first, without a decision."""
-    body = await read_body(request, service.settings)  # FastAPI itself would read without a limit
-    contract, probes = await service.parsed(body, parse_probes)
-    given = [_embedding(vector, contract) for vector in probes]
+    probes = await json_of(request, service, m.Probes)
+    given = [embedding_of(vector, probes.contract) for vector in probes.vectors]
 
     def work() -> m.SearchReply:
         with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
@@ -111,7 +106,8 @@ async def search(
     return await service.stored(work)
 
 
-def _embedding(numbers: list[float], contract: str) -> Embedding:
+def embedding_of(numbers: list[float], contract: str) -> Embedding:
+    """A vector of a request, brought to length one. Raises `InputError`."""
     vector = np.array(numbers, np.float64)
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or not length:

@@ -2,18 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from mien.errors import UnknownSubject
 from mien.gallery import MIN_QUALITY, Entry, Gallery, usable
+from mien.gallery.sqlite import SqliteStore
 from mien.server import messages as m
-from mien.server.problems import Conflict, PreconditionFailed
+from mien.server.galleries import check_name
+from mien.server.problems import Conflict, PreconditionFailed, UnknownTemplate
 from mien.server.routes.access import GalleryName, Reader, Serving, SubjectName, Writer
-from mien.server.routes.pictures import PICTURES, At, ChooseName, chooser, pictures_of
+from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
+from mien.server.routes.pictures import At, ChooseName, chooser
 from mien.server.service import Seen
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
@@ -96,6 +99,40 @@ class Enrolling:
         )
 
 
+@dataclass(frozen=True)
+class Moving:
+    """What both ways to move the templates of a person to another name are asked with."""
+
+    request: Request
+    response: Response
+    gallery: GalleryName
+    subject: SubjectName
+    key: Writer
+    service: Serving
+    if_match: IfMatch = None
+
+    async def move(self, action: Literal["rename", "merge"]) -> m.SubjectReply:
+        """To a name that nobody has ("rename"), or that somebody has ("merge")."""
+        service, gallery = self.service, self.gallery
+        new = (await json_of(self.request, service, m.NewName)).subject
+        check_name(new, "person")
+
+        def write() -> list[Template]:
+            with service.galleries.change(gallery) as opened:
+                require_state(self.if_match, opened.templates(self.subject))
+                if action == "merge":
+                    opened.templates(new)
+                elif new != self.subject and _templates(opened, new):
+                    raise Conflict("somebody has this name; merge makes the two one")
+                count = opened.rename(self.subject, new)
+                service.audit(action, self.key, gallery, self.subject, count, new)
+                return opened.templates(new)
+
+        templates = await service.stored(write)
+        self.response.headers["ETag"] = etag(templates)
+        return m.SubjectReply(**_subject(new, templates))
+
+
 Asked = Annotated[Enrolling, Depends()]
 
 
@@ -145,12 +182,49 @@ async def erase_subject(
     def work() -> m.Erased:
         with service.galleries.change(gallery) as opened:
             require_state(if_match, opened.templates(subject))
-            count = opened.remove(subject)
-        service.audit("erase", key, gallery, subject, count)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return m.Erased(subject=subject, templates=count, erased=now)
+            erased = _erase(opened, subject)
+        service.audit("erase", key, gallery, subject, erased.templates)
+        return erased
 
     return await service.stored(work)
+
+
+@router.delete("/v1/galleries/{gallery}/subjects/{subject}/templates/{template}")
+async def erase_template(
+    gallery: GalleryName,
+    subject: SubjectName,
+    template: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    key: Writer,
+    service: Serving,
+    if_match: IfMatch = None,
+) -> m.Erased:
+    """Erase one template of a person, and with the last of them the person."""
+
+    def work() -> m.Erased:
+        with service.galleries.change(gallery) as opened:
+            present = opened.templates(subject)
+            require_state(if_match, present)
+            if template not in [one.id for one in present]:
+                raise UnknownTemplate(f"this person has no template {template}")
+            erased = _erase(opened, subject, [template])
+        service.audit("erase", key, gallery, subject, erased.templates)
+        return erased
+
+    return await service.stored(work)
+
+
+@router.post(
+    "/v1/galleries/{gallery}/subjects/{subject}/rename", openapi_extra=json_body(m.NewName)
+)
+async def rename_subject(moving: Annotated[Moving, Depends()]) -> m.SubjectReply:
+    """Give a person another name. Nothing of the old one is left; a taken name is a conflict."""
+    return await moving.move("rename")
+
+
+@router.post("/v1/galleries/{gallery}/subjects/{subject}/merge", openapi_extra=json_body(m.NewName))
+async def merge_subject(moving: Annotated[Moving, Depends()]) -> m.SubjectReply:
+    """Make a person part of another, who is enrolled already: two names were one person."""
+    return await moving.move("merge")
 
 
 def _templates(gallery: Gallery, subject: str) -> list[Template]:
@@ -158,6 +232,18 @@ def _templates(gallery: Gallery, subject: str) -> list[Template]:
         return gallery.templates(subject)
     except UnknownSubject:
         return []
+
+
+def _erase(gallery: Gallery, subject: str, templates: list[int] | None = None) -> m.Erased:
+    """Erase, with a receipt where the store signs them."""
+    receipt = None
+    if isinstance(gallery.store, SqliteStore):
+        signed = gallery.store.erase(subject, templates)
+        count, receipt = signed.templates, m.Receipt(**asdict(signed))
+    else:
+        count = gallery.remove(subject, templates)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return m.Erased(subject=subject, templates=count, erased=now, receipt=receipt)
 
 
 def _entry(subject: str, seen: Seen) -> Entry:

@@ -1,4 +1,4 @@
-"""mien data"""
+"""mien data crop, mien data pack"""
 
 from collections import Counter
 from pathlib import Path
@@ -9,34 +9,17 @@ from mien import cards
 from mien.alignment import resized
 from mien.cli import options
 from mien.cli.batch import progress
+from mien.cli.data.lists import folder, listed_in, only
 from mien.cli.output import counted, emit
 from mien.errors import InputError, ModelError
 from mien.recognition import load_detector, processors
 from mien.training.preparation import crop as cropping
 from mien.training.preparation import pack as packing
-from mien.training.preparation.sets import list_pictures, read_table
+from mien.training.preparation.sets import list_pictures
 from mien.types import Frame
 
-folder = click.Path(file_okay=False, path_type=Path)
-file = click.Path(dir_okay=False, path_type=Path)
 
-
-@click.group()
-def command() -> None:
-    """Prepare pictures for training and evaluation: crop, check, split, pair, pack.
-
-    \b
-    mien data crop photos/ -o crops/                 # photos/NAME/*.jpg; aligned faces
-    mien data check crops/                           # duplicates, wrong names, imbalance
-    mien data split crops/ -o lists/ --parts 80,10,10
-    mien data pack crops/ --only lists/train.csv -o packed/
-
-    Lists name pictures by their path below the folder of photos, so that they hold for the photos,
-    the crops and the packed set alike. What is drawn is the same for the same --seed.
-    """
-
-
-@command.command("crop")
+@click.command("crop")
 @click.argument("pictures", type=folder, metavar="FOLDER")
 @click.option("-o", "--output", required=True, type=folder, metavar="DIR",
               help="The set to make, or to go on with.")  # fmt: skip
@@ -120,12 +103,11 @@ def crop_(
         raise InputError(f"no picture in {pictures} gave a crop")
 
 
-@command.command("pack")
+@click.command("pack")
 @click.argument("cropped", type=folder, metavar="CROPS")
 @click.option("-o", "--output", required=True, type=folder, metavar="DIR",
               help="The packed set; a folder that does not exist yet.")  # fmt: skip
-@click.option("--only", type=file, metavar="LIST.csv",
-              help="Pack the pictures that a list of 'mien data split' names.")  # fmt: skip
+@only
 @options.threads
 @options.as_json
 def pack_(
@@ -136,10 +118,8 @@ def pack_(
     DIR gets pixels.npy (uint8 RGB, a row a crop), manifest.csv and set.json; NumPy reads it with
     numpy.load("DIR/pixels.npy", mmap_mode="r").
     """
-    sources = None if only is None else [row["source"] for _, row in read_table(only)]
-    packing.pack(
-        cropped, output, sources, threads=threads or processors(), progress=progress
-    )  # fmt: skip
+    sources = None if only is None else listed_in(only)
+    packing.pack(cropped, output, sources, threads=threads or processors(), progress=progress)
     packed = packing.open_packed(output)
     count, height, width, _ = packed.pixels.shape
     people = len({row.subject for row in packed.rows})
