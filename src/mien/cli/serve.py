@@ -37,6 +37,9 @@ _keys = click.option(
               default=lambda: home() / "audit.jsonl",
               help="Who searched, enrolled and erased.  "
               "[default: audit.jsonl in your data folder]")  # fmt: skip
+@click.option("--heads", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              metavar="DIR", help="Folder of heads that 'mien fit' made, one a file NAME.head.  "
+              "[default: none]")  # fmt: skip
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=0.1),
               metavar="N", help="Requests a second that each key may send.")  # fmt: skip
 @_keys
@@ -54,6 +57,7 @@ def command(
     private_key: Path | None,
     proxies: str | None,
     audit: Path,
+    heads: Path | None,
     rate: float,
     keys: Path,
     no_keys: bool,
@@ -78,7 +82,11 @@ def command(
     if no_keys:
         require_loopback(host)
     settings = Settings(
-        keys=None if no_keys else keys, audit=audit, rate=rate, burst=int(2 * rate) + 1
+        keys=None if no_keys else keys,
+        audit=audit,
+        heads=heads,
+        rate=rate,
+        burst=int(2 * rate) + 1,
     )
     app = create_app(load(model, threads=threads), _galleries(uri), settings)
     scheme = "https" if certificate else "http"

@@ -151,6 +151,30 @@ class VerificationReply(Message):
     images: list[str]
 
 
+class Label(Message):
+    """A label of a head and its probability, among the labels of that head."""
+
+    label: Name
+    probability: float = Field(ge=0, le=1, examples=[0.87])
+
+
+class LabelledFace(FoundFace):
+    """Whom a face shows, or resembles, of those a head knows. `label` is null for "unknown"."""
+
+    label: Name | None
+    probability: float = Field(ge=0, le=1, description="Of the likeliest label.", examples=[0.87])
+    top: list[Label] = Field(description="The likeliest labels, best first.")
+
+
+class Classifications(Message):
+    """Whom the faces in each picture show, or resemble, of those a head knows."""
+
+    head: Name
+    protocol: str = Field(description="What the head was measured on.")
+    accuracy: float = Field(description="Share of pictures held back that got their own label.")
+    images: list[PictureOf[LabelledFace]]
+
+
 class Candidate(Message):
     """A person enrolled and how much the face is like them."""
 
@@ -389,11 +413,24 @@ class LoadedModel(Message):
     figures: dict[str, str]
 
 
+class HeadRow(Message):
+    """A head: whom it tells apart, and how well, on pictures that were held back from it."""
+
+    head: Name
+    kind: str = Field(examples=["stack"])
+    labels: list[Name]
+    models: list[str]
+    protocol: str
+    accuracy: float
+    pictures: int
+
+
 class Models(Message):
     """What is loaded, and every network that is known."""
 
     version: str
     loaded: LoadedModel
+    heads: list[HeadRow]
     models: list[Model]
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from mien.recognition import Recognizer
 from mien.server.audit import AuditLog
 from mien.server.galleries import Galleries
+from mien.server.heads import load_heads
 from mien.server.keys import ANYBODY, Key, KeyFile
 from mien.server.limits import Doors, Places
 from mien.server.metrics import Metrics
@@ -52,6 +53,7 @@ class Service:
         self.settings = settings
         self.keys = KeyFile(settings.keys) if settings.keys else None
         self.audit_log = AuditLog(settings.audit) if settings.audit else None
+        self.heads = load_heads(settings.heads, recognizer)
         self.doors = Doors(settings)
         self.places = Places(settings.queue)
         self.cameras = Places(settings.cameras, "cameras")

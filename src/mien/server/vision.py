@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 Found = tuple[Image, list[Face]]
 Looking = Generator[Found, list[RecognizedFace], R]
-"""Work on one picture that yields the faces to be embedded, once, and is sent them described."""
+"""Work on one picture that yields the faces to be embedded, at most once; they come described."""
 
 BATCH = 4
 """Faces, or pictures, after which those found are embedded although more pictures wait. Four at
@@ -97,6 +97,9 @@ class Vision:
         try:
             looking = function(item)
             found = next(looking)
+        except StopIteration as end:  # it needed nothing to be embedded
+            future.set_result(end.value)
+            return
         except BaseException as error:  # whoever waits for the answer gets it
             future.set_exception(error)
             return

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Query
 
+from mien.classification.faces import Described
 from mien.detection import Choose, central, largest, only
 from mien.errors import NoFaceFound
 from mien.server import messages as m
@@ -61,7 +62,8 @@ def _place(face: Face) -> dict[str, Any]:
     }
 
 
-def facts(face: RecognizedFace) -> dict[str, Any]:
+def facts(face: RecognizedFace | Described) -> dict[str, Any]:
+    """Where a face is and how usable, as the fields of a reply."""
     return {
         **_place(face.face),
         "quality": round(face.quality.value, 4),

@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 
 from mien import decision
+from mien.classification import Classification, describe
+from mien.classification.faces import Described
 from mien.embedding import similarity
 from mien.errors import InputError
 from mien.server import messages as m
@@ -95,4 +97,57 @@ async def verify(
         fmr_at_score=decision.impostor_rate(recognizer.bundle.operating_points, score),
         faces=[m.FoundFace(**facts(a)), m.FoundFace(**facts(b))],
         images=[picture.name for picture in pictures],
+    )
+
+
+@router.post("/v1/classify/{head}", openapi_extra=PICTURES)
+async def classify(
+    request: Request,
+    head: Annotated[str, Path(max_length=200, examples=["celebrities"])],
+    key: Reader,
+    service: Serving,
+    limit: Annotated[int, Query(ge=1, le=100, description="Labels for each face.")] = 5,
+    unknown: Annotated[
+        float | None,
+        Query(
+            gt=0,
+            lt=1,
+            description="Share of strangers that may be given a label; without it "
+            "every face gets one.",
+        ),
+    ] = None,
+) -> m.Classifications:
+    """Whom each face shows, or resembles, of the people that a head was fitted on."""
+    served = service.heads.find(head)
+    if unknown is not None:
+        served.head.operating_point(unknown)  # refused at once, not once a picture
+
+    def work(picture: Picture) -> Looking[m.PictureOf[m.LabelledFace]]:
+        if served.models == (service.recognizer,):
+            seen = yield from service.recognize(picture)
+            image = seen.image
+            faces = [Described(f.face, f.quality, (f.embedding,)) for f in seen.faces]
+        else:
+            image = service.read(picture)
+            faces = describe(image, served.models)
+        with service.metrics.stage("classify"):
+            said = served.head.classify(
+                [face.embeddings for face in faces], top=limit, unknown=unknown
+            )
+        return picture_of(image, list(map(_labelled, faces, said)))
+
+    return m.Classifications(
+        head=head,
+        protocol=served.head.report.protocol,
+        accuracy=served.head.report.accuracy,
+        images=await service.look(work, await pictures_of(request, service)),
+    )
+
+
+def _labelled(face: Described, answer: Classification) -> m.LabelledFace:
+    return m.LabelledFace(
+        **facts(face),
+        label=answer.label,
+        probability=answer.probability,
+        top=[m.Label(label=one.label, probability=one.probability) for one in answer.top],
     )

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 
 from mien import cards
+from mien.classification import Head
 from mien.inference import preferred_precisions
 from mien.server import messages as m
 from mien.server.routes.access import Reader, Serving
@@ -34,6 +35,7 @@ async def models(key: Reader, service: Serving) -> m.Models:
             ],
             figures=dict(bundle.figures),
         ),
+        heads=[_head(name, service.heads.find(name).head) for name in service.heads.names()],
         models=await service.stored(lambda: [_model(name) for name in cards.model_ids()]),
     )
 
@@ -78,6 +80,18 @@ async def metrics(key: Reader, service: Serving) -> Response:
         service.doors.inside, service.places.taken, await service.stored(sizes)
     )
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _head(name: str, head: Head) -> m.HeadRow:
+    return m.HeadRow(
+        head=name,
+        kind=head.kind,
+        labels=list(head.labels),
+        models=[model.id for model in head.models],
+        protocol=head.report.protocol,
+        accuracy=head.report.accuracy,
+        pictures=head.report.pictures,
+    )
 
 
 def _model(name: str) -> m.Model:
