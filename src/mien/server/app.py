@@ -61,11 +61,11 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.css": ("app.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 
 
@@ -114,8 +114,9 @@ async def _save_now_and_then(service: Service) -> None:
 
 
 def _serve_page(app: FastAPI) -> None:
-    for address, (name, kind) in _PAGE.items():
-        content = resources.files("mien.server").joinpath("web", name).read_bytes()
+    for file in resources.files("mien.server").joinpath("web").iterdir():
+        address = "/" if file.name == "index.html" else f"/{file.name}"
+        content, kind = file.read_bytes(), _KINDS[Path(file.name).suffix]
 
         async def page(request: Request, content: bytes = content, kind: str = kind) -> Response:
             return Response(content, headers={"Content-Type": kind})

@@ -323,6 +323,13 @@ class Enrolment(SubjectReply):
     images: list[EnrolledImage]
 
 
+class Negatives(Message):
+    """Pictures of somebody who was taken for a person and is not."""
+
+    subject: Name
+    added: int
+
+
 class SubjectRow(Message):
     """One line of the list of people."""
 

@@ -7,7 +7,16 @@ what a request brings, `pictures` which face counts and how faces are told.
 from fastapi import APIRouter
 
 from mien.server.problems import MEDIA_TYPE
-from mien.server.routes import galleries, groups, live, recognition, search, status, subjects
+from mien.server.routes import (
+    galleries,
+    groups,
+    live,
+    negatives,
+    recognition,
+    search,
+    status,
+    subjects,
+)
 
 router = APIRouter(
     responses={
@@ -17,5 +26,5 @@ router = APIRouter(
         }
     }
 )
-for _part in (recognition, groups, galleries, subjects, search, live, status):
+for _part in (recognition, groups, galleries, subjects, negatives, search, live, status):
     router.include_router(_part.router)

@@ -55,8 +55,8 @@ function add(name = "") {
       await call("POST", at("subjects", person, "images"), { body: form([file]) });
       good.splice(good.indexOf(file), 1); // not sent again if a later one is refused
     }
-    say(`${person} is enrolled.`);
     await list();
+    say(`${person} is enrolled.`);
   });
 }
 
@@ -122,8 +122,8 @@ async function rename(event) {
   try {
     await call("POST", `${at("subjects", name)}/rename`, { json: { subject: wanted } });
     $("details").close();
-    say(`${name} is ${wanted} now.`);
     await list();
+    say(`${name} is ${wanted} now.`);
   } catch (error) {
     if (error.status !== 409 || error.type !== "Conflict") return fail(error, $("details-error"));
     $("details").close();
@@ -135,8 +135,8 @@ function merge(name, into) {
   $("merge-words").textContent = `Somebody is enrolled as ${into} already. If that is the same person as ${name}, all pictures become those of ${into}. This cannot be undone.`;
   open($("merge"), async () => {
     const reply = await call("POST", `${at("subjects", name)}/merge`, { json: { subject: into } });
-    say(`${name} is part of ${into}, who has ${plural(reply.templates.length, "picture")} now.`);
     await list();
+    say(`${name} is part of ${into}, who has ${plural(reply.templates.length, "picture")} now.`);
   });
 }
 
