@@ -31,7 +31,6 @@ async function go() {
     if (other === name) linkTo(other).setAttribute("aria-current", "page");
     else linkTo(other).removeAttribute("aria-current");
   }
-  linkTo(name).scrollIntoView({ block: "nearest", inline: "nearest" });
   document.title = `mien: ${$(`h-${name}`).textContent}`;
   say("");
   if (!state.me) return;

@@ -115,7 +115,9 @@ function list(mine, scene) {
     row.querySelector(".who").textContent = nameOf(track);
     row.querySelector(".muted").textContent = words(track);
     const enrolThis = row.querySelector("button");
-    if (enrolThis) enrolThis.hidden = track.state === "looking" || track.quality === null;
+    if (!enrolThis) continue;
+    enrolThis.hidden = track.state === "looking" || track.quality === null;
+    enrolThis.textContent = track.state === "named" ? "Add as another picture" : "Enrol this face";
   }
   for (const row of rows.values()) row.remove();
   $("live-nobody").hidden = scene.tracks.length > 0;

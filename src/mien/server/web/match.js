@@ -2,7 +2,7 @@
 
 import { call, form, state } from "./api.js";
 import { takePicture } from "./camera.js";
-import { $, button, choices, el, fail, say } from "./page.js";
+import { $, choices, el, fail, say } from "./page.js";
 import { accepts, bitmap, chosen, draw, thumbnail } from "./pictures.js";
 import { percent, plural } from "./words.js";
 
@@ -27,13 +27,12 @@ function show(file, picture, faces) {
 }
 
 function item(face, i, picture) {
-  const [best, ...rest] = face.top;
+  const [best] = face.top;
   return el("li", { className: "face known" },
     el("div", { className: "lookalike" }, thumbnail(picture, face, 96),
       el("div", {}, el("p", { className: "muted" }, `Face ${i + 1} is most like`), el("div", { className: "who" }, best.label),
-        el("p", { className: "muted" }, `${percent(best.probability)} of what this head believes`))),
-    bars(face.top),
-    rest.length ? null : el("p", { className: "muted" }, "Nobody else comes near."));
+        el("p", { className: "muted" }, `with ${percent(best.probability)} of the probability`))),
+    bars(face.top));
 }
 
 /** The likeliest labels as bars, in a list that is read as words. */

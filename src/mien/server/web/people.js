@@ -99,7 +99,7 @@ async function details(name) {
     el("span", { className: "name" }, template.source.replace(/ sha256:[0-9a-f]+$/, "")),
     el("span", { className: "muted" }, `quality ${percent(template.quality)}, ${when(template.created)}`),
     may("write") && person.templates.length > 1 ? button("Erase", () => eraseTemplate(name, template), { className: "quiet", "aria-label": `Erase ${template.source}` }) : null)));
-  $("details-change").hidden = !may("write");
+  $("details-change").hidden = $("details-rename").hidden = !may("write");
   $("details-name").value = name;
   suggestNames();
   if (!$("details").open) $("details").showModal();
