@@ -219,8 +219,8 @@ def _direction(
     best = sorted(track, key=lambda face: -face.quality.value)[:5]
     fused = mien.fuse([face.embedding for face in best])
     answer = decision.identify(
-        best[0].face, gallery.search(fused, 1), recognizer.bundle.operating_points,
-        fpir=FPIR, gallery_size=len(gallery), contract=recognizer.contract,
+        replace(best[0], embedding=fused), gallery.search(fused, 1), recognizer.bundle,
+        fpir=FPIR, gallery_size=len(gallery),
     )  # fmt: skip
     return answer.subject
 

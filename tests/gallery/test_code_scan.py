@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from people import vectors
 
 from mien.gallery.kernels import Kernel, compiled_kernel, fastest_kernel, numpy_kernel
-from mien.gallery.quantizer import Quantizer, _rotation
+from mien.gallery.quantizer import Probes, Quantizer, _rotation
 from mien.gallery.scan import Block, candidates, people_in
 
 KERNELS = [numpy_kernel]
@@ -24,19 +24,38 @@ def unpacked(codes: np.ndarray) -> np.ndarray:
     return np.concatenate([codes & 15, codes >> 4], axis=1).astype(np.int64)
 
 
+def asking(codes: np.ndarray, weights: object = (0, 0, 0)) -> Probes:
+    return Probes(
+        codes,
+        np.broadcast_to(np.array(weights, np.float32), (len(codes), 3)),
+        np.zeros(len(codes), np.float32),
+    )
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     rows=st.integers(1, 300),
     probes=st.integers(1, 70),
     width=st.sampled_from([1, 4, 64, 128, 192, 256, 512]),
 )
-def test_kernels_give_the_exact_integers(rows: int, probes: int, width: int) -> None:
+def test_kernels_give_the_same_bits_and_the_exact_product(
+    rows: int, probes: int, width: int
+) -> None:
     random = np.random.default_rng(rows * probes)
     codes = random.integers(0, 256, (rows, width), dtype=np.uint8)
     asked = random.integers(-127, 128, (probes, 2 * width), dtype=np.int8)
+    terms = np.array([[1.0], [0.0], [0.0]], np.float32).repeat(rows, axis=1)
     expected = unpacked(codes) @ asked.T.astype(np.int64)
     for kernel in [*KERNELS, fastest_kernel()]:
-        assert np.array_equal(kernel(asked)(codes), expected)
+        assert np.array_equal(kernel(asking(asked))(terms, codes), expected)
+    terms = random.standard_normal((3, rows), dtype=np.float32)
+    weights = random.standard_normal((probes, 3), dtype=np.float32) * 1000
+    first, *others = [k(asking(asked, weights))(terms, codes) for k in KERNELS]
+    for other in others:
+        assert first.tobytes() == np.ascontiguousarray(other).tobytes()
+    exact = terms[0][:, None] * (expected + weights[:, 0].astype(float))
+    exact += terms[1:].T.astype(float) @ weights[:, 1:].T
+    np.testing.assert_allclose(first, exact, rtol=1e-5, atol=1)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -45,10 +64,10 @@ def test_kernels_hold_the_largest_sums_and_many_blocks(kernel: Kernel) -> None:
     codes = np.full((9000, 512), 255, np.uint8)
     asked = np.full((5, 1024), -127, np.int8)
     codes[4097], asked[3] = 0, 127
-    expected = unpacked(codes[:1]) @ asked.T.astype(np.int64)
-    found = kernel(asked)(codes)
-    assert (found[4097] == 0).all()
-    assert (np.delete(found, 4097, axis=0) == expected).all()
+    terms = np.stack([np.ones(9000), np.arange(9000), np.zeros(9000)]).astype(np.float32)
+    found = kernel(asking(asked, (0, 1, 0)))(terms, codes)
+    expected = unpacked(codes) @ asked.T.astype(np.int64) + np.arange(9000)[:, None]
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 7, 128, 200, 512])

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mien
 from mien.errors import InputError
+from mien.gallery import Entry
 from mien.server import Galleries
 from mien.server.galleries import file_name, name_of
 from mien.server.keys import KeyFile
 from mien.server.problems import Conflict, UnknownGallery
 from mien.server.running import require_loopback
+from mien.types import Embedding
 
 from .conftest import MIEN
 from .test_load import free_port, wait_for
@@ -77,6 +80,19 @@ def test_galleries_made_by_the_command_line_are_served(tmp_path: Path) -> None:
     with galleries.use("Staff") as gallery:
         assert len(gallery) == 0
     galleries.delete("Staff")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_gallery_is_deleted_with_its_index(tmp_path: Path) -> None:
+    galleries = Galleries(tmp_path)
+    galleries.create("crowd")
+    vectors = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with galleries.use("crowd") as gallery:
+        gallery.add([Entry(f"p{n}", Embedding(v, "c"), "x", 1.0) for n, v in enumerate(vectors)])
+        gallery.search(Embedding(vectors[0], "c"))
+    assert (tmp_path / "crowd.mien-index").is_dir()
+    galleries.delete("crowd")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -152,14 +152,7 @@ class Gallery:
         size = len(self)
         found = self.search_batch([face.embedding for face in faces], limit, where)
         return [
-            decision.identify(
-                face.face,
-                matches,
-                recognizer.bundle.operating_points,
-                fpir=fpir,
-                gallery_size=size,
-                contract=recognizer.contract,
-            )
+            decision.identify(face, matches, recognizer.bundle, fpir=fpir, gallery_size=size)
             for face, matches in zip(faces, found, strict=True)
         ]
 

@@ -35,6 +35,7 @@ _STEP = 0.335  # between levels, in standard deviations of a coordinate: best of
 _MIDDLE = 7.5  # codes 0 to 15 stand for -7.5 to 7.5 steps
 _COARSE = 0.1  # error of a template relative to its length, at least: 0.107 in many dimensions
 _LARGEST = 127
+_IN_CACHE = 512  # templates that are coded together
 _FEW = 256  # templates from which a mean is not yet worth estimating
 _MANY = 1 << 16  # templates whose mean will not change any more
 
@@ -43,9 +44,9 @@ _MANY = 1 << 16  # templates whose mean will not change any more
 class Probes:
     """Probes for a scan: codes (p, 2 * width) in -127 to 127, and the numbers that go with them.
 
-    `weights` (p, 3) of a template's terms give the upper bound of its score, apart from the
-    product of the codes; `margins` (p) times a template's standard deviation is how far below it
-    the lower bound lies. Both are in units of their own for each probe.
+    `weights` (p, 3) say how the upper bound of a score comes from the product of codes and the
+    terms of a template (see `mien.gallery.kernels`); `margins` (p) times a template's standard
+    deviation is how far below it the lower bound lies. Each probe has units of its own.
     """
 
     codes: NDArray[np.int8]
@@ -74,24 +75,28 @@ class Quantizer:
     def encode(self, vectors: NDArray[np.float32]) -> tuple[Terms, Codes]:
         """Terms and codes of templates (n, dim)."""
         dimensions = vectors.shape[1]
-        turned = (vectors - self.mean) @ _rotation(dimensions).T
-        squares = np.einsum("ij,ij->i", turned, turned)
-        steps = _STEP * np.sqrt(np.maximum(squares, 1e-20) / dimensions)
-        turned /= steps[:, None]
-        found = np.clip(np.floor(turned) + 8, 0, 15)
-        levels = found - np.float32(_MIDDLE)
-        along = np.maximum(np.einsum("ij,ij->i", levels, turned), 1e-20)
-        lengths = np.einsum("ij,ij->i", levels, levels)
-        squares /= steps**2
-        factor = steps * squares / along
-        spread = np.maximum(lengths * squares / along**2 - 1, _COARSE**2)
-        deviation = steps * np.sqrt(squares * spread / max(1, dimensions - 1))
-        terms = np.stack([factor, vectors @ self.mean, deviation]).astype(np.float32)
         width = (dimensions + 1) // 2
-        codes = found.astype(np.uint8)
-        high = np.zeros((len(codes), width), np.uint8)
-        high[:, : dimensions - width] = codes[:, width:] << 4
-        return terms, codes[:, :width] | high
+        terms = np.empty((3, len(vectors)), np.float32)
+        codes = np.zeros((len(vectors), width), np.uint8)
+        turn = _rotation(dimensions).T
+        middle = self.mean @ turn
+        for start in range(0, len(vectors), _IN_CACHE):
+            rows = slice(start, start + _IN_CACHE)
+            turned = vectors[rows] @ turn - middle
+            squares = np.vecdot(turned, turned)
+            steps = _STEP * np.sqrt(np.maximum(squares, 1e-20) / dimensions)
+            turned /= steps[:, None]
+            found = np.clip(turned + np.float32(8), 0, np.float32(15.5)).astype(np.uint8)
+            levels = found - np.float32(_MIDDLE)
+            along = np.maximum(np.vecdot(levels, turned), np.float32(1e-20))
+            squares /= steps**2
+            spread = np.maximum(np.vecdot(levels, levels) * squares / along**2 - 1, _COARSE**2)
+            terms[0, rows] = steps * squares / along
+            terms[1, rows] = vectors[rows] @ self.mean
+            terms[2, rows] = steps * np.sqrt(squares * spread / max(1, dimensions - 1))
+            codes[rows, : dimensions - width] = found[:, width:] << 4
+            codes[rows] |= found[:, :width]
+        return terms, codes
 
     def probes(self, vectors: NDArray[np.float32]) -> Probes:
         """Probes (p, dim) as the codes and weights of a scan."""

@@ -5,6 +5,7 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mien.errors import UnknownSubject
 from mien.gallery import cipher
 from mien.gallery.store import Entry
 from mien.types import Embedding, Template
+
+_PARAMETERS = 500  # of one statement: every SQLite allows 999
 
 OTHER_MODEL = ".other"
 """Ends the name of the collection that has the same people by the model before, or after: who is
@@ -36,23 +39,30 @@ class Rows:
         self, db: sqlite3.Connection, entries: Sequence[Entry], now: str
     ) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""
+        lookups = {self.cipher.lookup(entry.subject): entry.subject for entry in entries}
         rows: dict[str, int] = {}
+        asked = iter(lookups)
+        while some := tuple(islice(asked, _PARAMETERS)):
+            known = db.execute(
+                f"SELECT lookup, id FROM subject WHERE collection = ? "
+                f"AND lookup IN ({', '.join('?' * len(some))})",
+                (self.collection, *some),
+            )
+            rows |= {lookups[lookup]: id_ for lookup, id_ in known}
+        db.executemany(
+            "UPDATE subject SET updated = ? WHERE id = ?", [(now, id_) for id_ in rows.values()]
+        )
         next_ = db.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0] + 1
-        fresh: list[tuple[int, int, bytes, bytes, str, str]] = []
-        for name in dict.fromkeys(entry.subject for entry in entries):
-            lookup = self.cipher.lookup(name)
-            row = db.execute(
-                "SELECT id FROM subject WHERE collection = ? AND lookup = ?",
-                (self.collection, lookup),
-            ).fetchone()
-            if row is None:
-                rows[name] = next_ + len(fresh)
-                sealed = self._seal(name, f"name:{rows[name]}")
-                fresh.append((rows[name], self.collection, lookup, sealed, now, now))
-            else:
-                rows[name] = row[0]
-                db.execute("UPDATE subject SET updated = ? WHERE id = ?", (now, row[0]))
-        db.executemany("INSERT INTO subject VALUES (?, ?, ?, ?, ?, ?)", fresh)
+        fresh = [(lookup, name) for lookup, name in lookups.items() if name not in rows]
+        rows |= {name: id_ for id_, (_, name) in enumerate(fresh, next_)}
+        db.executemany(
+            "INSERT INTO subject VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (rows[name], self.collection, lookup, self._seal(name, f"name:{rows[name]}"),
+                 now, now)
+                for lookup, name in fresh
+            ],
+        )  # fmt: skip
         return rows, len(fresh)
 
     def insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:

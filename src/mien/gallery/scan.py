@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.gallery.kernels import Kernel
+from mien.gallery.kernels import Kernel, Scores
 from mien.gallery.quantizer import Codes, Quantizer, Terms
 
 _GATHERED = 0.25  # share of a block up to which the templates a filter lets through are copied out
@@ -69,26 +69,31 @@ def candidates(
     It is slow when there are fewer than `limit` subjects.
     """
     asked = quantizer.probes(probes)
-    scan = kernel(asked.codes)
+    scan = kernel(asked)
     best = [_Best(limit) for _ in probes]
     marks = np.full(len(probes), -np.inf, np.float32)
     for block in _growing(blocks):
-        scores = scan(block.codes)
-        scores *= block.terms[0][:, None]
-        scores += block.terms.T @ asked.weights.T  # now the upper bounds
-        hits = np.flatnonzero(scores >= marks)
-        at, column = np.divmod(hits, len(probes))
+        bounds = scan(block.terms, block.codes)
+        at, column = np.nonzero(bounds >= marks) if len(probes) > 1 else _only(bounds, marks[0])
+        if not len(at):
+            continue
         alive = block.subjects[at] != 0
         at, column = at[alive], column[alive]
-        upper = scores[at, column]
+        upper = bounds[at, column]
         lower = upper - asked.margins[column] * block.terms[2, at]
-        for probe in np.unique(column) if len(probes) > 1 else range(1 if len(at) else 0):
+        for probe in np.unique(column):
             mine = column == probe if len(probes) > 1 else slice(None)
             rows = at[mine]
             marks[probe] = best[probe].take(
                 block.ids[rows], block.subjects[rows], upper[mine], lower[mine]
             )
     return [each.ids for each in best]
+
+
+def _only(bounds: Scores, mark: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`nonzero` of one column, three times as fast."""
+    at = np.flatnonzero(bounds[:, 0] >= mark)
+    return at, np.zeros_like(at)
 
 
 def _growing(blocks: Iterable[Block]) -> Iterator[Block]:

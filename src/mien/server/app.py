@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.errors import InputError, MienError
 from mien.recognition import Recognizer
-from mien.server import routes
 from mien.server.galleries import Galleries
 from mien.server.messages import Problem
 from mien.server.problems import (
@@ -34,6 +33,7 @@ from mien.server.problems import (
     problem,
     status_of,
 )
+from mien.server.routes import ROUTES
 from mien.server.service import Service, note
 from mien.server.settings import Settings
 
@@ -99,7 +99,7 @@ def create_app(
         telemetry=_NO_TELEMETRY,
     )
     app.state.service = service
-    app.include_router(routes.router)
+    app.router.routes.extend(ROUTES)
     _serve_page(app)
     _answer_errors(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way

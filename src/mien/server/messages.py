@@ -176,10 +176,11 @@ class Classifications(Message):
 
 
 class Candidate(Message):
-    """A person enrolled and how much the face is like them."""
+    """A person enrolled, how much the face is like them, and like which template of theirs."""
 
     subject: Name
     score: Score
+    template: int = Field(description="The template of theirs that is most alike.", examples=[7])
 
 
 class IdentifiedFace(FoundFace):
@@ -203,11 +204,14 @@ class Identifications(Message):
     gallery: Name
     gallery_size: int = Field(description="Templates in the gallery.")
     fpir: float = Field(description="Share of strangers that may be named wrongly.")
+    fmr: float = Field(description="Share of pairs of different people that reach the threshold.")
+    fnmr: float = Field(description="Share of pairs of one person that fall short of it.")
     protocol: str = Field(description="What the thresholds were measured on.")
     contract: Contract
     images: list[PictureOf[IdentifiedFace]]
 
 
+<<<<<<< HEAD
 class LiveReady(Message):
     """The answer to the first message: frames may come."""
 
@@ -264,10 +268,12 @@ class FoundTemplate(Candidate):
     template: int
 
 
+=======
+>>>>>>> main
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
-    matches: list[list[FoundTemplate]]
+    matches: list[list[Candidate]]
 
 
 class GroupedFace(FoundFace):

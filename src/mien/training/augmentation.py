@@ -6,11 +6,15 @@ a batch divided among processes is changed as it would have been in one.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mien.training.config import Augmentation, Input
+from mien.drawing import contact_sheet
+from mien.training.config import Augmentation, Input, Recipe
+from mien.training.preparation.pack import Packed
+from mien.types import Image
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -86,6 +90,23 @@ def unchanged(shape: Input, count: int, mirror: bool = False) -> Changes:
         theta.repeat(count, 1, 1), one, zero, zero, one, zero,
         torch.zeros(count, 4), torch.zeros(count, 3),
     )  # fmt: skip
+
+
+def preview(recipe: Recipe, packed: Packed, faces: int = 6, versions: int = 8) -> Image:
+    """A contact sheet: each row is one face, first as it is used and then as training shows it."""
+    count = min(faces, len(packed.rows))
+    rows = np.linspace(0, len(packed.rows) - 1, count).astype(np.int64).repeat(versions)
+    pixels = torch.from_numpy(packed.pixels[rows])
+    generator = torch.Generator().manual_seed(recipe.run.seed)
+    shown = apply(
+        pixels, draw(recipe.augmentation, recipe.input, len(rows), generator), recipe.input.size
+    )
+    plain = apply(pixels, unchanged(recipe.input, len(rows)), recipe.input.size)
+    shown[::versions] = plain[::versions]
+    tiles = ((shown.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return contact_sheet(
+        [Image(np.ascontiguousarray(tile)) for tile in tiles], versions, recipe.input.size + 4
+    )
 
 
 def apply(pixels: Tensor, changes: Changes, size: int) -> Tensor:

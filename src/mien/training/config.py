@@ -35,7 +35,8 @@ class Validation:
     """Pairs (`file1,file2,same`) that are scored while training, on people kept out of it.
 
     `set` is the packed folder they are in, by default that of the training data. `every` is in
-    epochs; training stops after `patience` evaluations without a better accuracy (0: never).
+    epochs; training stops after `patience` evaluations without a better accuracy and keeps the
+    weights of the best (0: it never stops, and keeps the last).
     """
 
     pairs: str = ""
@@ -98,10 +99,10 @@ class Augmentation:
 class Sampling:
     """How batches are made; `batch` is the number of crops in one, over all processes.
 
-    "shuffle" passes over the crops once an epoch. "people" draws batch / `pictures` subjects and
-    `pictures` crops of each (the same one changed differently where there are too few), each
-    subject once an epoch: P times K sampling. "pairs" and "triplets" read `file`, a table of
-    `mien data pairs` or `triplets`; their crops stand side by side in the batch.
+    "shuffle" passes over the crops once an epoch. "people" passes over the subjects once an epoch,
+    up to `pictures` crops of each side by side: with `data.min_pictures` as large that is P times
+    K sampling, without it those who have fewer are there as strangers. "pairs" and "triplets"
+    read `file`, a table of `mien data pairs` or `triplets`, whose rows stand side by side.
     """
 
     kind: Literal["shuffle", "people", "pairs", "triplets"] = "shuffle"
@@ -172,12 +173,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the draft card says that cannot be known from the run."""
+    """What the draft card says that cannot be known from the run.
+
+    `id` is by default the name of the output folder. With `half` the ONNX file keeps its weights
+    in half precision: half the bytes, the same speed.
+    """
 
     id: str = ""
     title: str = ""
-    licence: str = "unclear"
-    commercial: Literal["yes", "no", "unclear"] = "unclear"
+    half: bool = False
+    licence: str = "of whoever trained it; what the pictures allow is for them to know"
+    commercial: Literal["yes", "no", "unclear"] = "yes"
     cautions: str = "A draft: measure it on your own people before you rely on it."
 
 
@@ -216,8 +222,7 @@ class Recipe:
                 raise InputError(f"recipe: {rule}")
         if self.sampling.kind in ("pairs", "triplets") and not self.sampling.file:
             raise InputError(f"recipe: sampling.kind {self.sampling.kind!r} needs sampling.file")
-        group = {"people": self.sampling.pictures, "pairs": 2, "triplets": 3}
-        size = group.get(self.sampling.kind, 1)
+        size = {"pairs": 2, "triplets": 3}.get(self.sampling.kind, 1)
         if self.sampling.batch % size:
             raise InputError(
                 f"recipe: a batch of {self.sampling.batch} cannot be made of groups of {size}"

@@ -22,6 +22,8 @@ class Learner:
     terms: nn.ModuleList
     average: nn.Module | None
     optimiser: torch.optim.Optimizer
+    first: bool = True
+    """Whether this process writes and reports, where several share the work."""
     step: int = 0
     seconds: float = 0.0
     """Processor seconds spent so far by this process, over all resumptions."""
@@ -35,7 +37,7 @@ class Learner:
         return self.network if self.average is None else self.average
 
 
-def build(recipe: Recipe, material: Material, device: torch.device) -> Learner:
+def build(recipe: Recipe, material: Material, team: parallel.Team) -> Learner:
     """The network, the objectives and the optimiser before the first step."""
     torch.manual_seed(recipe.run.seed)
     config = recipe.network
@@ -48,7 +50,8 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Learner:
     for name, parameter in network.named_parameters():
         if name.startswith(config.frozen):
             parameter.requires_grad = False
-    if recipe.run.shared_batch_norm and torch.distributed.is_initialized():
+    device = team.device()
+    if recipe.run.shared_batch_norm and team.size > 1:
         parallel.share_statistics(network)
     network = network.to(device, memory_format=torch.channels_last)
     target = None if material.targets is None else material.targets.shape[1]
@@ -60,7 +63,8 @@ def build(recipe: Recipe, material: Material, device: torch.device) -> Learner:
         for term in recipe.objectives
     ).to(device)  # fmt: skip
     average = deepcopy(network).eval() if recipe.run.ema else None
-    return Learner(network, terms, average, optimiser_of(recipe.optimiser, network, terms))
+    optimiser = optimiser_of(recipe.optimiser, network, terms)
+    return Learner(network, terms, average, optimiser, team.first)
 
 
 def begin_at(network: nn.Module, targets: Tensor) -> None:

@@ -45,7 +45,8 @@ def fit(
 ) -> tuple[Learner, Material]:
     """Train a network as the recipe says; checkpoints and weights go to `output`.
 
-    With `resume`, go on from the checkpoint there. Under `torchrun` the processes share each
+    The weights kept are the last, or with `validation.patience` those of the best evaluation. With
+    `resume`, go on from the checkpoint there. Under `torchrun` the processes share each
     batch. Raises `InputError` for a recipe that cannot be followed and `NotFinite` when the loss
     is no number any more: the last checkpoint then stands and `failure.json` says what was seen.
     """
@@ -56,7 +57,7 @@ def fit(
         raise InputError(f"{path} exists: go on with --resume, or name another folder with -o")
     with parallel.group() as team:
         material = prepare(recipe, progress)
-        learner = build(recipe, material, team.device())
+        learner = build(recipe, material, team)
         if path.exists():
             restore(learner, path)
         network = team.share(learner.network)
@@ -85,23 +86,39 @@ def fit(
                 if learner.step % recipe.run.checkpoint_every == 0 and not ends and team.first:
                     save(learner, recipe, material, path)
                     begun = time.process_time()
-            row: dict[str, Any] = {"epoch": epoch + 1, "step": learner.step}
-            row |= {name: round(value / per_epoch, 6) for name, value in learner.sums.items()}
-            row |= {"rate": rate_at(recipe.optimiser, learner.step - 1, total)}
-            row |= {"cpu_seconds": round(learner.seconds, 1), "idle_seconds": round(waited, 2)}
+            row = figures(learner, per_epoch, rate, waited)
             due = (epoch + 1) % recipe.validation.every == 0 or learner.step == total
             if material.validation and due and team.first:
                 row |= validate(learner.final, recipe.input, *material.validation, precision)
             learner.sums = {}
             learner.history.append(row)
             if team.first:
-                save(learner, recipe, material, path)
+                keep(learner, recipe, material, output)
                 report(row)
-        if team.first:
-            facts = {"recipe": to_dict(recipe), **material.facts, "history": learner.history}
-            checkpoints.write(output / WEIGHTS, learner.final.state_dict(), facts)
         team.wait()
+        learner.final.load_state_dict(checkpoints.read(output / WEIGHTS)[0])
     return learner, material
+
+
+def figures(learner: Learner, per_epoch: int, rate: float, waited: float) -> dict[str, Any]:
+    """What is known at the end of an epoch: mean losses, learning rate, processor seconds so far,
+    seconds of this epoch in which the loop waited for crops."""
+    losses = {name: round(value / per_epoch, 6) for name, value in learner.sums.items()}
+    spent = {"cpu_seconds": round(learner.seconds, 1), "idle_seconds": round(waited, 2)}
+    return {
+        "epoch": learner.step // per_epoch,
+        "step": learner.step,
+        **losses,
+        "rate": rate,
+    } | spent
+
+
+def keep(learner: Learner, recipe: Recipe, material: Material, output: Path) -> None:
+    """Write the weights, unless early stopping has seen better ones, and the checkpoint."""
+    if not recipe.validation.patience or best(learner) == len(learner.history) - 1:
+        facts = {"recipe": to_dict(recipe), **material.facts, "history": learner.history}
+        checkpoints.write(output / WEIGHTS, learner.final.state_dict(), facts)
+    save(learner, recipe, material, output / CHECKPOINT)
 
 
 def planned(recipe: Recipe, material: Material, epoch: int) -> Ints:
@@ -115,8 +132,9 @@ def write_failure(path: Path, failure: "NotFinite", material: Material, rows: In
     """What was seen when the loss was no number any more, the crops of the batch among it."""
     crops = [material.packed.rows[row].source for row in material.examples.rows[rows].tolist()]
     seen = {
-        "step": failure.step, "rate": failure.rate, "losses": failure.losses,
-        "gradient": failure.gradient, "reason": str(failure), "batch": crops,
+        "step": failure.step, "rate": failure.rate, "gradient": f"{failure.gradient:g}",
+        "losses": {name: f"{value:g}" for name, value in failure.losses.items()},
+        "reason": str(failure), "batch": crops,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(seen, indent=1), encoding="utf-8")
@@ -215,8 +233,16 @@ def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, 3, step)).generate_state(1, np.uint32)[0])
 
 
+def best(learner: Learner) -> int:
+    """The place in the history of the evaluation with the highest accuracy, the first of equals;
+    that of the last epoch where nothing was evaluated."""
+    scored = [n for n, row in enumerate(learner.history) if "accuracy" in row]
+    if not scored:
+        return len(learner.history) - 1
+    return max(scored, key=lambda n: (learner.history[n]["accuracy"], -n))
+
+
 def stalled(recipe: Recipe, learner: Learner) -> bool:
     """Whether the last `patience` evaluations brought nothing better."""
-    scores = [row["accuracy"] for row in learner.history if "accuracy" in row]
-    patience = recipe.validation.patience
-    return bool(patience) and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience
+    since = sum("accuracy" in row for row in learner.history[best(learner) + 1 :])
+    return 0 < recipe.validation.patience <= since

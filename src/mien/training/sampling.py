@@ -20,12 +20,11 @@ def plan(config: Sampling, examples: Examples, groups: Ints | None, seed: int, e
     """
     random = np.random.default_rng((seed, 2, epoch))
     if config.kind == "people":
-        found = _by_people(examples, config.pictures, random)
+        flat = _by_people(examples, config.pictures, random)
     elif groups is not None:
-        found = groups[random.permutation(len(groups))]
+        flat = groups[random.permutation(len(groups))].reshape(-1)
     else:
-        found = random.permutation(len(examples.rows))[:, None]
-    flat = found.reshape(-1)
+        flat = random.permutation(len(examples.rows))
     steps = len(flat) // config.batch
     if not steps:
         raise InputError(
@@ -37,16 +36,9 @@ def plan(config: Sampling, examples: Examples, groups: Ints | None, seed: int, e
 
 
 def _by_people(examples: Examples, pictures: int, random: np.random.Generator) -> Ints:
-    """Each person once, in random order, with `pictures` crops (people, pictures).
-
-    A person with fewer gives each of them before any twice.
-    """
+    """Each person once, in random order, with up to `pictures` crops that stand side by side."""
     order = np.argsort(examples.labels, kind="stable")
-    sizes = np.bincount(examples.labels)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rows = []
-    for person in random.permutation(len(sizes)):
-        own = order[starts[person] : starts[person] + sizes[person]]
-        rounds = -(-pictures // len(own))
-        rows.append(np.concatenate([random.permutation(own) for _ in range(rounds)])[:pictures])
-    return np.stack(rows).astype(np.int64)
+    albums = np.split(order, np.cumsum(np.bincount(examples.labels))[:-1])
+    drawn = [random.permutation(albums[person])[:pictures] for person in
+             random.permutation(len(albums))]  # fmt: skip
+    return np.concatenate(drawn).astype(np.int64)

@@ -1,6 +1,6 @@
 """A network that is being trained, measured with the code that users measure with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,8 @@ from mien.training.config import Input
 from mien.training.objectives import unit
 from mien.training.preparation.pack import Packed
 
+_BATCH = 64
+
 
 def embed_rows(
     network: nn.Module,
@@ -24,21 +26,22 @@ def embed_rows(
     rows: Ints,
     shape: Input,
     precision: Callable[[], Any] = nullcontext,
+    views: Sequence[bool] = (False, True),
 ) -> NDArray[np.float32]:
-    """Unit vectors (n, d) of crops of a packed set, each with its mirror image."""
+    """Unit vectors (n, d) of crops of a packed set: the mean of `views`, each mirrored or not."""
     device = next(network.parameters()).device
     was = network.training
     network.eval()
     found = []
     with torch.inference_mode(), precision():
-        for start in range(0, len(rows), 64):
-            pixels = torch.from_numpy(packed.pixels[rows[start : start + 64]]).to(device)
-            both = 0
-            for mirror in (False, True):
+        for start in range(0, len(rows), _BATCH):
+            pixels = torch.from_numpy(packed.pixels[rows[start : start + _BATCH]]).to(device)
+            vectors = []
+            for mirror in views:
                 changes = augmentation.unchanged(shape, len(pixels), mirror).to(device)
                 faces = augmentation.apply(pixels, changes, shape.size)
-                both = both + unit(network(faces.contiguous(memory_format=torch.channels_last)))
-            found.append(unit(both).cpu())
+                vectors.append(unit(network(faces.contiguous(memory_format=torch.channels_last))))
+            found.append(unit(torch.stack(vectors).sum(0)).cpu())
     network.train(was)
     return torch.cat(found).numpy()
 

@@ -169,9 +169,14 @@ class Watcher:
         self._fpir = fpir
         self._patience = patience
         self._contract = recognizer.contract
+<<<<<<< HEAD
         self._points = recognizer.bundle.operating_points
         self._alike = resemblance(self._points, self._contract)
         self._same = all_but_the_same(self._points, self._contract)
+=======
+        self._bundle = recognizer.bundle
+        self._alike = resemblance(self._bundle.operating_points, self._contract)
+>>>>>>> main
         self._tracks: list[_Track] = []
         self._ids = 0
 
@@ -244,15 +249,23 @@ class Watcher:
         length = float(np.linalg.norm(mean))
         probe = Embedding((mean / length).astype(np.float32), self._contract)
         found = self._gallery.search(probe, _CANDIDATES)
+        # Not a unit vector: what it scores, and what it resembles, is the mean over the looks.
+        whole = Embedding(mean, self._contract)
         answer = decision.identify(
+<<<<<<< HEAD
             track.kept[0].face,
             [replace(match, score=match.score * length**0.5) for match in found],
             self._points,
             fpir=decision.repeated(self._fpir),
+=======
+            replace(track.kept[0], embedding=whole),
+            [replace(match, score=match.score * length) for match in found],
+            self._bundle,
+            fpir=decision.spent(self._fpir, track.looks),
+>>>>>>> main
             gallery_size=len(self._gallery),
-            contract=self._contract,
         )
-        track.answer = decision.steady(track.answer, answer, self._points)
+        track.answer = decision.steady(track.answer, answer, self._bundle, whole)
 
     def _end(self, track: "_Track") -> list[Event]:
         if not track.id:

@@ -3,15 +3,31 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 
 from mien.server.galleries import check_name
 from mien.server.keys import Key, Role
-from mien.server.problems import NotAllowed
+from mien.server.problems import MEDIA_TYPE, NotAllowed
 from mien.server.service import Service
 
 
-def _service(request: Request) -> Service:
+def new_router() -> APIRouter:
+    """A router whose routes are described with the problem that each may answer."""
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return APIRouter(
+        responses={
+            "default": {
+                "description": "Why the request was not served (RFC 9457).",
+                "content": {MEDIA_TYPE: problem},
+            }
+        }
+    )
+
+
+# These are `async` only so that FastAPI calls them here and not in a thread each.
+
+
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -23,11 +39,11 @@ def with_slashes(name: str) -> str:
     return name.replace("\0", "/")  # see `app._keep_segments_whole`
 
 
-def _gallery_name(gallery: Annotated[str, Path(max_length=600, examples=["staff"])]) -> str:
+async def _gallery_name(gallery: Annotated[str, Path(max_length=600, examples=["staff"])]) -> str:
     return with_slashes(gallery)
 
 
-def _subject_name(subject: Annotated[str, Path(max_length=600, examples=["Ada"])]) -> str:
+async def _subject_name(subject: Annotated[str, Path(max_length=600, examples=["Ada"])]) -> str:
     name = with_slashes(subject)
     check_name(name, "person")
     return name

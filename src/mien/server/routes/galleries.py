@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from mien.gallery import Gallery
 from mien.server import messages as m
-from mien.server.routes.access import Admin, GalleryName, Reader, Serving
+from mien.server.routes.access import Admin, GalleryName, Reader, Serving, new_router
 
-router = APIRouter()
+router = new_router()
 
 
 @router.get("/v1/galleries")

@@ -5,31 +5,31 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien.clustering import MIN_QUALITY, Labels, cluster, linkage, same_picture
 from mien.embedding import require_contract
 from mien.errors import InputError
 from mien.server import messages as m
-from mien.server.routes.access import Reader, Serving
+from mien.server.routes.access import Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import facts, picture_of
 from mien.server.routes.search import embedding_of
 from mien.server.service import Service
 from mien.types import Embedding
 
-router = APIRouter()
+router = new_router()
 
 _PAIRS = 2_000_000  # of faces in one picture: each is a cannot-link, kept in memory
 
-Fpir = Annotated[
+Fdr = Annotated[
     float,
-    Query(gt=0, lt=1, description="How often a face that is alone may join a group of strangers."),
+    Query(gt=0, lt=1, description="Of the pairs put together, the share that may be strangers."),
 ]
 
 
 @router.post("/v1/group", openapi_extra=PICTURES)
-async def group(request: Request, key: Reader, service: Serving, fpir: Fpir = 0.5) -> m.Groups:
+async def group(request: Request, key: Reader, service: Serving, fdr: Fdr = 0.02) -> m.Groups:
     """The faces in pictures, grouped by person. Two faces of one picture are two people."""
     seen = await service.look(service.recognize, await pictures_of(request, service))
     faces = [face for one in seen for face in one.faces]
@@ -37,7 +37,7 @@ async def group(request: Request, key: Reader, service: Serving, fpir: Fpir = 0.
 
     def work(_: None) -> Labels:
         embeddings = [face.embedding for face in faces]
-        return _group(service, embeddings, places, [f.quality.value for f in faces], fpir)
+        return _group(service, embeddings, places, [f.quality.value for f in faces], fdr)
 
     (labels,) = await service.each(work, [None])
     numbers = iter(labels.tolist())
@@ -56,7 +56,7 @@ async def group(request: Request, key: Reader, service: Serving, fpir: Fpir = 0.
 
 @router.post("/v1/group/vectors", openapi_extra=json_body(m.VectorsOfFaces))
 async def group_vectors(
-    request: Request, key: Reader, service: Serving, fpir: Fpir = 0.5
+    request: Request, key: Reader, service: Serving, fdr: Fdr = 0.02
 ) -> m.GroupNumbers:
     """Faces that `embed` described, grouped by person: for more pictures than fit in a request."""
     given = await json_of(request, service, m.VectorsOfFaces)
@@ -73,7 +73,7 @@ async def group_vectors(
         embeddings = [embedding_of(vector, given.contract) for vector in given.vectors]
         if len({embedding.vector.size for embedding in embeddings}) > 1:
             raise InputError("vectors of one contract have one length")
-        return _group(service, embeddings, pictures, qualities, fpir)
+        return _group(service, embeddings, pictures, qualities, fdr)
 
     (labels,) = await service.each(work, [None])
     return m.GroupNumbers(clusters=_count(labels), numbers=labels.tolist())
@@ -84,16 +84,17 @@ def _group(
     embeddings: Sequence[Embedding],
     pictures: Sequence[str],
     qualities: Sequence[float],
-    fpir: float,
+    fdr: float,
 ) -> Labels:
     if not embeddings:
         return np.zeros(0, np.int64)
     recognizer = service.recognizer
     points, contract = recognizer.bundle.operating_points, recognizer.contract
+    vectors = np.stack([embedding.vector for embedding in embeddings])
     with service.metrics.stage("group"):
         return cluster(
-            np.stack([embedding.vector for embedding in embeddings]),
-            linkage(points, len(embeddings), contract, fpir=fpir),
+            vectors,
+            linkage(points, vectors, contract, fdr=fdr),
             apart=same_picture(pictures),
             usable=np.array([quality >= MIN_QUALITY for quality in qualities]),
         )

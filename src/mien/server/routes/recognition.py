@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 
 from mien import decision
 from mien.classification import Classification, describe
@@ -10,7 +10,7 @@ from mien.classification.faces import Described
 from mien.embedding import similarity
 from mien.errors import InputError
 from mien.server import messages as m
-from mien.server.routes.access import Reader, Serving
+from mien.server.routes.access import Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, pictures_of
 from mien.server.routes.pictures import (
     ChooseName,
@@ -25,7 +25,7 @@ from mien.server.uploads import Picture
 from mien.server.vision import Looking
 from mien.types import RecognizedFace
 
-router = APIRouter()
+router = new_router()
 
 Fmr = Annotated[
     float, Query(gt=0, lt=1, description="Share of pairs of different people that may match.")

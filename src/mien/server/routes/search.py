@@ -3,20 +3,20 @@
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien import decision
 from mien.errors import InputError
 from mien.server import messages as m
-from mien.server.routes.access import GalleryName, Reader, Serving
+from mien.server.routes.access import GalleryName, Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
-from mien.types import Embedding, Identification, RecognizedFace
+from mien.types import Embedding, Identification, Match, RecognizedFace
 
-router = APIRouter()
+router = new_router()
 
 Fpir = Annotated[
     float, Query(gt=0, lt=1, description="Share of strangers that may be named wrongly.")
@@ -35,7 +35,7 @@ async def identify(
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
-    contract, points = recognizer.contract, recognizer.bundle.operating_points
+    bundle = recognizer.bundle
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
@@ -50,20 +50,25 @@ async def identify(
 
     answers = await service.look(work, await pictures_of(request, service))
     size = answers[-1][0]
+    point = decision.identification_point(bundle.search_points, fpir, size, bundle.contract)
     images = [picture for _, picture in answers]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
         gallery=gallery,
         gallery_size=size,
         fpir=fpir,
-        protocol=decision.identification_point(points, fpir, size, contract).protocol,
-        contract=contract,
+        fmr=point.fmr,
+        fnmr=point.fnmr,
+        protocol=point.protocol,
+        contract=bundle.contract,
         images=images,
     )
 
 
 def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
@@ -71,11 +76,12 @@ def _identified(service: Service, face: RecognizedFace, answer: Identification) 
         threshold=rounded(answer.operating_point.threshold),
         fmr_at_score=fmr,
         fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
-        candidates=[
-            m.Candidate(subject=match.subject, score=rounded(match.score))
-            for match in answer.candidates
-        ],
+        candidates=[_candidate(match) for match in answer.candidates],
     )
+
+
+def _candidate(match: Match) -> m.Candidate:
+    return m.Candidate(subject=match.subject, score=rounded(match.score), template=match.template)
 
 
 @router.post(
@@ -94,13 +100,7 @@ async def search(
             found = opened.search_batch(given, limit)
         service.audit("search", key, gallery, count=len(given))
         return m.SearchReply(
-            matches=[
-                [
-                    m.FoundTemplate(subject=x.subject, score=rounded(x.score), template=x.template)
-                    for x in matches
-                ]
-                for matches in found
-            ]
+            matches=[[_candidate(match) for match in matches] for matches in found]
         )
 
     return await service.stored(work)

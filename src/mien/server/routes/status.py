@@ -2,17 +2,17 @@
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from mien import cards
 from mien.classification import Head
 from mien.inference import preferred_precisions
 from mien.server import messages as m
-from mien.server.routes.access import Reader, Serving
+from mien.server.routes.access import Reader, Serving, new_router
 from mien.weights import choose as choose_file
 from mien.weights import locate
 
-router = APIRouter()
+router = new_router()
 
 
 @router.get("/v1/models")
@@ -26,7 +26,7 @@ async def models(key: Reader, service: Serving) -> m.Models:
             id=bundle.id,
             title=bundle.title,
             detector=bundle.detector.id,
-            embedder=bundle.embedder.id,
+            embedder=" + ".join(part.embedder.id for part in bundle.members or (bundle,)),
             contract=bundle.contract,
             protocol=points[0].protocol if points else None,
             operating_points=[

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 
 from mien.errors import UnknownSubject
 from mien.gallery import MIN_QUALITY, Entry, Gallery, usable
@@ -14,7 +14,7 @@ from mien.gallery.sqlite import SqliteStore
 from mien.server import messages as m
 from mien.server.galleries import check_name
 from mien.server.problems import Conflict, PreconditionFailed, UnknownTemplate
-from mien.server.routes.access import GalleryName, Reader, Serving, SubjectName, Writer
+from mien.server.routes.access import GalleryName, Reader, Serving, SubjectName, Writer, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import At, ChooseName, chooser
 from mien.server.service import Seen
@@ -22,7 +22,7 @@ from mien.server.uploads import Picture
 from mien.server.vision import Looking
 from mien.types import Template
 
-router = APIRouter()
+router = new_router()
 
 MinQuality = Annotated[
     float, Query(ge=0, le=1, description="Faces below this quality are refused.")
