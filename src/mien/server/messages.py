@@ -211,7 +211,6 @@ class Identifications(Message):
     images: list[PictureOf[IdentifiedFace]]
 
 
-<<<<<<< HEAD
 class LiveReady(Message):
     """The answer to the first message: frames may come."""
 
@@ -262,14 +261,6 @@ class LiveScene(Message):
     events: list[LiveEvent]
 
 
-class FoundTemplate(Candidate):
-    """A person enrolled, and which template of theirs is most alike."""
-
-    template: int
-
-
-=======
->>>>>>> main
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 

@@ -3,15 +3,13 @@
 **What repeating does to the error rate.** The promise is per track: of the strangers that pass, at
 most a share `fpir` is ever given a name. A track that is looked up again and again has many chances
 to be wrong, but far fewer than that many independent ones: `decision.repeated` bounds them all
-together by a factor of e, so each look is decided at `fpir` / e. Looks come when the number of
-faces has doubled, and at the end.
+together by a factor of e, so each look is decided at `fpir` / e. Looks come at 2, 4, 8 good faces,
+then after every 8, and at the end.
 
-**What fusing does to the scores.** Thresholds were measured between single faces. The mean of the
-scores of several faces errs on the safe side: chance averages out, and strangers reach the
-threshold less often than promised, but friends too. The score of the faces' mean direction, which
-is that mean divided by the length of the mean vector, errs on the other: the direction lies nearer
-to everybody, strangers included. The score of a track is the geometric mean of the two; on LFW it
-keeps the promise and names more people than a single face does (docs/results-video.md).
+**What fusing does to the scores.** Thresholds were measured between single faces. The mean of
+several vectors of a person points to what they have in common with everybody too, so its scores are
+higher, those against strangers included; what resembling many people demands of a probe
+(`decision.demand`) rises with them. docs/results-video.md has what was measured on LFW.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +19,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from mien import decision
-from mien.embedding import mean_direction
+from mien.embedding import fuse, mean_direction
 from mien.errors import InputError
 from mien.gallery import MIN_QUALITY
 from mien.geometry import Boxes, giou
@@ -45,6 +43,7 @@ CONFIRMED = 2
 STRANGER_FACES = 8
 """Good faces without a name after which a track is announced as unknown."""
 
+_OFTEN = 8  # good faces after which a track is looked up again: somebody may have been enrolled
 _CANDIDATES = 5
 
 
@@ -169,14 +168,10 @@ class Watcher:
         self._fpir = fpir
         self._patience = patience
         self._contract = recognizer.contract
-<<<<<<< HEAD
-        self._points = recognizer.bundle.operating_points
-        self._alike = resemblance(self._points, self._contract)
-        self._same = all_but_the_same(self._points, self._contract)
-=======
         self._bundle = recognizer.bundle
-        self._alike = resemblance(self._bundle.operating_points, self._contract)
->>>>>>> main
+        points = self._bundle.operating_points
+        self._alike = resemblance(points, self._contract)
+        self._same = all_but_the_same(points, self._contract)
         self._tracks: list[_Track] = []
         self._ids = 0
 
@@ -239,33 +234,17 @@ class Watcher:
         return unconfirmed or time - track.motion.time > self._patience
 
     def _look(self, track: "_Track") -> None:
-        """Look a track up, unless nothing better came since the last time."""
-        while track.due <= track.usable:
-            track.due *= 2
-        if track.kept == track.looked_at:
-            return
-        track.looked_at = track.kept
-        mean = np.stack([face.embedding.vector for face in track.kept]).mean(axis=0)
-        length = float(np.linalg.norm(mean))
-        probe = Embedding((mean / length).astype(np.float32), self._contract)
-        found = self._gallery.search(probe, _CANDIDATES)
-        # Not a unit vector: what it scores, and what it resembles, is the mean over the looks.
-        whole = Embedding(mean, self._contract)
+        """Look a track up by its best faces."""
+        track.due = track.usable + min(track.usable, _OFTEN)
+        probe = fuse([face.embedding for face in track.kept])
         answer = decision.identify(
-<<<<<<< HEAD
-            track.kept[0].face,
-            [replace(match, score=match.score * length**0.5) for match in found],
-            self._points,
-            fpir=decision.repeated(self._fpir),
-=======
-            replace(track.kept[0], embedding=whole),
-            [replace(match, score=match.score * length) for match in found],
+            replace(track.kept[0], embedding=probe),
+            self._gallery.search(probe, _CANDIDATES),
             self._bundle,
-            fpir=decision.spent(self._fpir, track.looks),
->>>>>>> main
+            fpir=decision.repeated(self._fpir),
             gallery_size=len(self._gallery),
         )
-        track.answer = decision.steady(track.answer, answer, self._bundle, whole)
+        track.answer = decision.steady(track.answer, answer, self._bundle, probe)
 
     def _end(self, track: "_Track") -> list[Event]:
         if not track.id:
@@ -290,7 +269,6 @@ class _Track:
         self.sightings = self.usable = 0
         self.due = 2
         self.kept: list[RecognizedFace] = []
-        self.looked_at: list[RecognizedFace] = []
         self.answer: Identification | None = None
         self._said: set[str | None] | None = None
         self.add(face, frame, time)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import APIRouter, WebSocket
+from fastapi import WebSocket
 from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
@@ -31,7 +31,7 @@ from mien.server.problems import (
     UploadTimeout,
     problem,
 )
-from mien.server.routes.access import admit, with_slashes
+from mien.server.routes.access import admit, new_router, with_slashes
 from mien.server.routes.pictures import rounded
 from mien.server.service import Service, note
 from mien.server.uploads import Picture
@@ -39,7 +39,7 @@ from mien.server.vision import Looking
 from mien.types import Embedding, Identification, Match
 from mien.video import Event, Scene, Tracked, Watcher
 
-router = APIRouter()
+router = new_router()
 
 QUIET_SECONDS = 60.0
 """A camera that sends nothing for so long is disconnected."""
@@ -272,7 +272,7 @@ def _track(service: Service, track: Tracked) -> m.LiveTrack:
         fmr_at_score=worth[0] if worth else None,
         fpir_at_score=worth[1] if worth else None,
         candidates=[
-            m.Candidate(subject=match.subject, score=rounded(match.score))
+            m.Candidate(subject=match.subject, score=rounded(match.score), template=match.template)
             for match in (answer.candidates if answer else ())
         ],
         faces=track.faces,
@@ -281,8 +281,11 @@ def _track(service: Service, track: Tracked) -> m.LiveTrack:
 
 def _worth(service: Service, answer: Identification) -> tuple[float, float]:
     """How many strangers score as high, one to one and against this gallery."""
-    fmr = decision.impostor_rate(service.recognizer.bundle.operating_points, answer.score)
-    return fmr, decision.fpir_for(fmr, answer.gallery_size)
+    bundle, size = service.recognizer.bundle, answer.gallery_size
+    usual = decision.identification_point(bundle.search_points, answer.fpir, size, bundle.contract)
+    demanded = answer.operating_point.threshold - usual.threshold  # of this face in particular
+    fmr = decision.impostor_rate(bundle.search_points, answer.score - demanded)
+    return fmr, decision.fpir_for(fmr, size)
 
 
 def _event(event: Event) -> m.LiveEvent:

@@ -2,18 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from mien.gallery import MIN_QUALITY, Entry, usable
 from mien.server import messages as m
-from mien.server.routes.access import GalleryName, Serving, SubjectName, Writer
+from mien.server.routes.access import GalleryName, Serving, SubjectName, Writer, new_router
 from mien.server.routes.bodies import PICTURES, pictures_of
 from mien.server.routes.pictures import At, ChooseName, chooser
 from mien.server.service import Seen
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
 
-router = APIRouter()
+router = new_router()
 
 
 @router.post(
