@@ -134,7 +134,7 @@ def decisions(data: Path, cache: Path, rounds: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(rounds):
         shuffled = [str(name) for name in rng.permutation(several)]
-        enrolled, strangers = shuffled[: len(several) // 2], shuffled[len(several) // 2 :]
+        enrolled = shuffled[: len(several) // 2]
         chosen = {name: int(rng.integers(len(found[name]))) for name in [*enrolled, *few]}
         with tempfile.TemporaryDirectory() as place:
             gallery = mien.open_gallery(Path(place) / "g.mien")
@@ -158,8 +158,8 @@ def decisions(data: Path, cache: Path, rounds: int) -> None:
     print(f"{size:,} people enrolled with one picture each, FPIR {FPIR:g} asked for; "
           f"{tracks[0]:,} tracks of strangers, {tracks[1]:,} of people enrolled")  # fmt: skip
     for title, (wrong, right, mistaken) in counts.items():
-        print(f"{title:30} strangers named {wrong / tracks[0]:6.2%} ({wrong}); "
-              f"enrolled named {right / tracks[1]:6.1%}, as another {mistaken / tracks[1]:.2%}")  # fmt: skip
+        print(f"{title:30} strangers named {wrong / tracks[0]:6.2%} ({wrong}); enrolled named "
+              f"{right / tracks[1]:6.1%}, as another {mistaken / tracks[1]:.2%}")  # fmt: skip
 
 
 def _people(lfw: Path) -> dict[str, list[Path]]:
