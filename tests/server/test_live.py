@@ -21,7 +21,7 @@ from .conftest import Serve
 TEAM = "ws://localhost/v1/galleries/team/live"
 TRACK = {
     "track", "box", "quality", "state", "subject", "score", "threshold", "fmr_at_score",
-    "fpir_at_score", "candidates", "faces",
+    "fpir_at_score", "candidates", "faces", "liveness",
 }  # fmt: skip
 
 
@@ -79,6 +79,22 @@ def test_two_people_are_followed_and_one_is_known(
     assert last["Eileen"]["box"][2] < 512 < last[None]["box"][0]
     decided = [(e["event"], e["subject"]) for s in scenes for e in s["events"]]
     assert sorted(decided, key=str) == [("decided", "Eileen"), ("decided", None)]
+
+
+def test_liveness_is_told_where_it_is_asked_for(
+    knows_eileen: TestClient, eileen_jpg: bytes
+) -> None:
+    with live(knows_eileen) as socket:
+        socket.receive_json()
+        scenes = [scene(socket, eileen_jpg) for _ in range(2)]
+        assert scenes[-1]["tracks"][0]["liveness"] is None
+    with live(knows_eileen, liveness=True) as socket:
+        socket.receive_json()
+        for _ in range(3):
+            reply = scene(socket, eileen_jpg)
+    told = reply["tracks"][0]["liveness"]
+    alone = knows_eileen.post("/v1/analyze?tasks=liveness", files={"image": eileen_jpg}).json()
+    assert told == alone["images"][0]["faces"][0]["liveness"]  # the mean of the same thrice
 
 
 def test_who_is_enrolled_meanwhile_is_known_at_the_next_look(

@@ -1,8 +1,11 @@
 """The web page in a real browser, with a fake camera: every section, by mouse and by keyboard."""
 
+import base64
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -406,6 +409,38 @@ def test_borderline_faces_are_reviewed(page: "sync_api.Page", tmp_path: Path, sh
     assert "Unknown" in page.inner_text("article:first-child .who")
 
 
+def test_reviews_that_the_server_keeps(
+    browser: "sync_api.Browser",
+    recognizer: mien.Recognizer,
+    tmp_path: Path,
+    shots: Path,
+) -> None:
+    """They come from everybody who asks it, here from a program, with a crop of the face."""
+    (tmp_path / "galleries").mkdir()
+    with mien.open_gallery(tmp_path / "galleries" / "people.mien") as gallery:
+        gallery.enroll("Eileen", EILEEN, recognizer)
+    body = BytesIO()
+    PIL.Image.open(EILEEN).filter(PIL.ImageFilter.GaussianBlur(5)).save(body, "PNG")
+    picture = json.dumps({"image": base64.b64encode(body.getvalue()).decode()}).encode()
+    with process(tmp_path, "--reviews", "20", "--review-crops") as (address, _):
+        asked = Request(f"{address}/v1/galleries/people/identify", picture,
+                        {"Content-Type": "application/json"})  # fmt: skip
+        urlopen(asked, timeout=30).close()
+        page = browser.new_page(reduced_motion="reduce")
+        page.set_default_timeout(20_000)
+        page.goto(address)
+        section(page, "review")
+        expect(page.locator("#review-list li h2")).to_have_text("Is this Eileen?")
+        page.wait_for_function(
+            """() => document.querySelector("#review-list canvas").getContext("2d")
+                .getImageData(96, 96, 1, 1).data[3] === 255"""
+        )
+        page.screenshot(path=shots / "19-review-kept.png")
+        page.click("text=No, somebody else")
+        expect(page.locator("#review-none")).to_be_visible()
+        page.close()
+
+
 def test_what_is_loaded(page: "sync_api.Page", shots: Path) -> None:
     section(page, "models")
     page.wait_for_selector("#models table")
@@ -484,19 +519,20 @@ def test_phone(opened: Opener, shots: Path, scheme: str) -> None:
         accessible(page)
 
 
-@pytest.mark.parametrize("name", ["recognise", "people", "live", "groups", "models"])
-def test_desktop_in_the_dark(opened: Opener, shots: Path, name: str) -> None:
+def test_desktop_in_the_dark(opened: Opener, shots: Path) -> None:
     page = opened(color_scheme="dark")
-    section(page, name)
-    if name == "recognise":
-        page.set_input_files("#pictures", GRACE)
-        page.wait_for_selector("article .face")
-    if name == "live":
-        page.click("#live-start")
-        expect(page.locator(".box.unknown")).to_have_count(2)
-    page.wait_for_timeout(300)
-    page.screenshot(path=shots / f"25-dark-{name}.png")
-    accessible(page)
+    page.set_input_files("#pictures", GRACE)
+    page.wait_for_selector("article .face")
+    for name in ("recognise", "live", "groups", "models"):
+        section(page, name)
+        if name == "live":
+            page.check("#live-liveness")
+            page.click("#live-start")
+            expect(page.locator(".box.unknown")).to_have_count(2)
+            expect(page.locator("#live-tracks .face").first).to_contain_text("face.")
+        page.wait_for_timeout(300)
+        page.screenshot(path=shots / f"25-dark-{name}.png")
+        accessible(page)
 
 
 def _inside(page: "sync_api.Page", inner: str, outer: str) -> None:

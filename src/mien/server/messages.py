@@ -47,6 +47,7 @@ class LiveRequest(Message):
 
     key: str | None = Field(default=None, max_length=200)
     fpir: float = Field(default=1e-2, gt=0, lt=1, description="For each track, not each frame.")
+    liveness: bool = Field(default=False, description="Whether faces are checked for liveness.")
 
 
 class Probes(Message):
@@ -211,6 +212,17 @@ class Identifications(Message):
     images: list[PictureOf[IdentifiedFace]]
 
 
+class LivenessAnswer(Message):
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
+
+    live: bool
+    score: float = Field(ge=0, le=1)
+    threshold: float
+    apcer: float = Field(description="Share of attacks that pass.")
+    bpcer: float = Field(description="Share of real faces that do not pass.")
+    protocol: str
+
+
 class LiveReady(Message):
     """The answer to the first message: frames may come."""
 
@@ -235,6 +247,9 @@ class LiveTrack(Message):
     fpir_at_score: float | None
     candidates: list[Candidate]
     faces: int = Field(description="Faces so far that were good enough to be looked up.")
+    liveness: LivenessAnswer | None = Field(
+        description="Over the faces so far; null unless it was asked for and has a model here."
+    )
 
 
 class LiveEvent(Message):
@@ -289,17 +304,6 @@ class LikelyLabel(Message):
     label: str
     probability: float = Field(ge=0, le=1)
     probabilities: dict[str, float]
-
-
-class LivenessAnswer(Message):
-    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
-
-    live: bool
-    score: float = Field(ge=0, le=1)
-    threshold: float
-    apcer: float = Field(description="Share of attacks that pass.")
-    bpcer: float = Field(description="Share of real faces that do not pass.")
-    protocol: str
 
 
 class AnalysedFace(FoundFace):

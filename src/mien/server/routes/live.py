@@ -11,7 +11,8 @@ ends the connection closes it with 4000 + its HTTP status.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from mien import decision
+from mien.attributes import Analyzer
 from mien.errors import InputError, MienError, UnreadableImage
 from mien.server import messages as m
 from mien.server.keys import Key
@@ -32,14 +34,17 @@ from mien.server.problems import (
     problem,
 )
 from mien.server.routes.access import admit, new_router, with_slashes
+from mien.server.routes.attributes import liveness_answer
 from mien.server.routes.pictures import rounded
 from mien.server.service import Service, note
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
-from mien.types import Embedding, Identification, Match
+from mien.types import Embedding, Identification, Image, Liveness, Match
 from mien.video import Event, Scene, Tracked, Watcher
 
 router = new_router()
+
+_FACES = 8  # of a track, over which liveness is averaged
 
 QUIET_SECONDS = 60.0
 """A camera that sends nothing for so long is disconnected."""
@@ -77,7 +82,7 @@ async def _serve(socket: WebSocket, service: Service, name: str) -> None:
             frame_bytes=service.settings.frame_bytes,
         )
         await socket.send_text(ready.model_dump_json())
-        session = _Session(service, socket, key, watcher)
+        session = _Session(service, socket, key, watcher, await _liveness(service, request))
         try:
             async with _newest(socket, service.settings.frame_bytes) as frames:
                 while frame := await frames.take():
@@ -103,6 +108,14 @@ async def _first_message(socket: WebSocket, service: Service) -> m.LiveRequest:
             for entry in error.errors(include_input=False)[:5]
         )
         raise InputError(words) from None  # its input has the key in it
+
+
+async def _liveness(service: Service, request: m.LiveRequest) -> "_Liveness | None":
+    """What checks faces for liveness, if that was asked for and its model is here."""
+    analyzer = await service.stored(lambda: service.analyzer(None)) if request.liveness else None
+    if analyzer is None or "liveness" in analyzer.missing:
+        return None
+    return _Liveness(await service.stored(lambda: service.analyzer(("liveness",))))
 
 
 async def _tell(socket: WebSocket, body: dict[str, object]) -> None:
@@ -211,11 +224,19 @@ class _Named:
 class _Session:
     """One camera that is connected."""
 
-    def __init__(self, service: Service, socket: WebSocket, key: Key, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        service: Service,
+        socket: WebSocket,
+        key: Key,
+        watcher: Watcher,
+        liveness: "_Liveness | None",
+    ) -> None:
         self._service = service
         self._socket = socket
         self._key = key
         self._watcher = watcher
+        self._liveness = liveness
         self._began = time.monotonic()
         self._frames = self._refused = 0
         self._people = 0
@@ -227,6 +248,9 @@ class _Session:
             seen = yield from self._service.recognize(picture)
             with self._service.metrics.stage("track"):
                 scene = self._watcher.see(frame.number, frame.arrived - self._began, seen.faces)
+            if self._liveness is not None:
+                with self._service.metrics.stage("liveness"):
+                    self._liveness.look(seen.image, scene.tracks)
             return seen.image.width, seen.image.height, scene
 
         try:
@@ -246,7 +270,7 @@ class _Session:
             width=width,
             height=height,
             seconds=round(time.monotonic() - frame.arrived, 3),
-            tracks=[_track(self._service, track) for track in scene.tracks],
+            tracks=[_track(self._service, track, self._liveness) for track in scene.tracks],
             events=[_event(event) for event in scene.events],
         )
         await self._socket.send_text(reply.model_dump_json())
@@ -258,7 +282,36 @@ class _Session:
         note("live", key=self._key.id, frames=self._frames, tracks=self._people, seconds=seconds)
 
 
-def _track(service: Service, track: Tracked) -> m.LiveTrack:
+class _Liveness:
+    """Whether the people followed are alive or pictures: the mean over the last faces of each.
+
+    The threshold was measured on single pictures; a mean over several strays less from either side.
+    """
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        self._analyzer = analyzer
+        self._seen: dict[int, deque[Liveness]] = {}
+
+    def look(self, image: Image, tracks: Sequence[Tracked]) -> None:
+        """Take the faces of those tracks that were found on a picture."""
+        self._seen = {t.track: self._seen.get(t.track, deque(maxlen=_FACES)) for t in tracks}
+        found = [(t.track, t.face.face) for t in tracks if t.face is not None]
+        answers = self._analyzer.analyze(image, [face for _, face in found])
+        for (track, _), answer in zip(found, answers, strict=True):
+            if answer.liveness is not None:
+                self._seen[track].append(answer.liveness)
+
+    def of(self, track: int) -> m.LivenessAnswer | None:
+        """What is known of one track."""
+        seen = self._seen.get(track)
+        if not seen:
+            return None
+        score = sum(one.score for one in seen) / len(seen)
+        point = seen[-1].operating_point
+        return liveness_answer(Liveness(point.accepts(score), score, point))
+
+
+def _track(service: Service, track: Tracked, liveness: _Liveness | None) -> m.LiveTrack:
     box, answer = track.box, track.answer
     worth = _worth(service, answer) if answer else None
     return m.LiveTrack(
@@ -276,6 +329,7 @@ def _track(service: Service, track: Tracked) -> m.LiveTrack:
             for match in (answer.candidates if answer else ())
         ],
         faces=track.faces,
+        liveness=liveness.of(track.track) if liveness else None,
     )
 
 

@@ -23,24 +23,29 @@ export class Problem extends Error {
   }
 }
 
-/** Ask the server. Raises a `Problem` for whatever is not an answer. */
-export async function call(method, path, { body, json, headers = {} } = {}) {
+async function ask(method, path, body, headers) {
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
-  if (json !== undefined) {
-    headers["Content-Type"] = "application/json";
-    body = JSON.stringify(json);
-  }
   let reply;
   try {
     reply = await fetch(path, { method, body, headers });
   } catch {
     throw new Problem({ detail: "the server cannot be reached" }, 0);
   }
-  const isJson = (reply.headers.get("content-type") ?? "").includes("json");
-  const content = isJson && reply.status !== 204 ? await reply.json() : null;
-  if (!reply.ok) throw new Problem(content ?? {}, reply.status);
-  return content;
+  if (reply.ok) return reply;
+  throw new Problem(isJson(reply) ? await reply.json() : {}, reply.status);
 }
+
+const isJson = (reply) => (reply.headers.get("content-type") ?? "").includes("json");
+
+/** Ask the server; null for an answer without content. Raises a `Problem` for what is none. */
+export async function call(method, path, { body, json } = {}) {
+  const reply = json === undefined ? await ask(method, path, body, {})
+    : await ask(method, path, JSON.stringify(json), { "Content-Type": "application/json" });
+  return isJson(reply) && reply.status !== 204 ? reply.json() : null;
+}
+
+/** A picture of the server. */
+export const fetchBlob = async (path) => (await ask("GET", path, undefined, {})).blob();
 
 /** Pictures as the parts of a form. */
 export function form(files) {

@@ -36,7 +36,7 @@ function connect(mine) {
   const address = new URL(at("live"), location.href);
   address.protocol = address.protocol.replace("http", "ws");
   mine.socket = new WebSocket(address);
-  mine.socket.onopen = () => mine.socket.send(JSON.stringify({ key: key.get(), fpir: Number($("live-fpir").value) }));
+  mine.socket.onopen = () => mine.socket.send(JSON.stringify({ key: key.get(), fpir: Number($("live-fpir").value), liveness: $("live-liveness").checked }));
   mine.socket.onmessage = (event) => session === mine && hear(mine, JSON.parse(event.data));
   mine.socket.onclose = () => session === mine && stop("The server ended the connection.");
 }
@@ -114,6 +114,7 @@ function list(mine, scene) {
     row.className = track.state === "named" ? "face known" : "face";
     row.querySelector(".who").textContent = nameOf(track);
     row.querySelector(".muted").textContent = words(track);
+    row.querySelector(".badge").hidden = track.liveness === null || track.liveness.live;
     const enrolThis = row.querySelector("button");
     if (!enrolThis) continue;
     enrolThis.hidden = track.state === "looking" || track.quality === null;
@@ -125,13 +126,14 @@ function list(mine, scene) {
 
 function words(track) {
   if (track.state === "looking") return `Person ${track.track}: not seen well enough yet.`;
-  const live = track.liveness === undefined || track.liveness === null ? "" : ` A live face: ${Math.round(100 * track.liveness)}%.`;
+  const live = track.liveness === null ? "" : track.liveness.live ? " It looks like a living face." : " It looks like a picture of a face.";
   if (!track.candidates.length) return `Person ${track.track}: nobody is enrolled in this gallery.${live}`;
   return `Person ${track.track}: score ${track.score.toFixed(3)}, ${track.threshold.toFixed(3)} is needed. ${meaning(track.fmr_at_score, track.fpir_at_score, "in this gallery")}${live}`;
 }
 
 function newRow(mine, number) {
-  const row = el("li", { className: "face" }, el("div", { className: "who" }), el("p", { className: "muted" }),
+  const row = el("li", { className: "face" }, el("div", { className: "row" }, el("div", { className: "who" }), el("span", { className: "badge", hidden: true }, "Not live")),
+    el("p", { className: "muted" }),
     may("write") ? button("Enrol this face", () => enrolTrack(mine, row.track)) : null);
   row.dataset.track = number;
   return row;
@@ -173,6 +175,6 @@ function buttons() {
 
 $("live-start").addEventListener("click", start);
 $("live-stop").addEventListener("click", () => stop());
-$("live-fpir").addEventListener("change", () => { if (session) { stop(); start(); } });
+for (const choice of ["live-fpir", "live-liveness"]) $(choice).addEventListener("change", () => { if (session) { stop(); start(); } });
 
 export const view = { hide: () => { if (session) stop(); } };
