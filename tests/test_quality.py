@@ -150,9 +150,7 @@ def test_the_smaller_the_worse(recognizer: mien.Recognizer, eileen: Image) -> No
     assert values[-1] < values[0] - 0.3
 
 
-@given(
-    st.sampled_from(sorted(COSTS)), st.floats(-10, 300, width=32), st.floats(-10, 300, width=32)
-)
+@given(st.sampled_from(sorted(COSTS)), st.floats(-10, 300, width=32), st.floats(-10, 300, width=32))
 def test_every_cost_only_grows_as_its_measure_gets_worse(reason: str, a: float, b: float) -> None:
     values, costs = COSTS[reason]
     falling = costs[0] > costs[-1]
