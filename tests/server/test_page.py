@@ -1,6 +1,7 @@
 """The web page in a real browser, with a fake camera: every section, by mouse and by keyboard."""
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 GRACE, EILEEN = PORTRAITS / "grace-hopper.jpg", PORTRAITS / "eileen-collins.jpg"
+NUMBERS = itertools.count(1)
 SECTIONS = ("recognise", "people", "live", "compare", "match", "groups", "review", "models")
 
 
@@ -93,12 +95,10 @@ Opener = Callable[..., "sync_api.Page"]
 
 
 @pytest.fixture
-def opened(
-    browser: "sync_api.Browser", server: tuple[str, str], request: pytest.FixtureRequest
-) -> Iterator[Opener]:
+def opened(browser: "sync_api.Browser", server: tuple[str, str]) -> Iterator[Opener]:
     """Opens the page with a key and a new gallery; what the browser complains of fails the test."""
     address, key = server
-    gallery = request.node.name[:60]
+    gallery = f"Team {next(NUMBERS)}"
     put = Request(f"{address}/v1/galleries/{quote(gallery, safe='')}", method="PUT",
                   headers={"Authorization": f"Bearer {key}"})  # fmt: skip
     urlopen(put, timeout=20).close()
