@@ -1,6 +1,8 @@
 """The interface as it describes itself, against the server."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +11,7 @@ from starlette.testclient import TestClient
 
 import mien
 from mien.server.keys import KeyFile
+from mien.server.problems import Refusal
 
 from .test_load import process
 
@@ -33,7 +36,7 @@ def test_replies_are_what_is_described(running: tuple[str, str]) -> None:
     # what makes text a picture, or names a gallery that exists, no schema can say
     accepted = CHECKS.get_one("positive_data_acceptance")
     operations = [result.ok() for result in described.get_all_operations()]
-    assert len(operations) >= 22
+    assert len(operations) >= 29
     for operation in operations:
 
         @settings(
@@ -55,7 +58,10 @@ def test_every_route_of_the_contract_is_described(client: TestClient) -> None:
     there = {(method, path) for path, methods in paths.items() for method in methods}
     gallery, subject = "/v1/galleries/{gallery}", "/v1/galleries/{gallery}/subjects/{subject}"
     assert there >= {
-        *(("post", f"/v1/{verb}") for verb in ("detect", "embed", "verify")),
+        *(
+            ("post", f"/v1/{verb}")
+            for verb in ("detect", "embed", "verify", "analyze", "classify/{head}")
+        ),
         *((method, gallery) for method in ("get", "put", "delete")),
         *((method, subject) for method in ("get", "put", "delete")),
         ("post", f"{subject}/images"),
@@ -73,3 +79,22 @@ def test_everything_described_has_words(client: TestClient) -> None:
             assert operation.get("description"), (method, path)
     for name, shape in schema["components"]["schemas"].items():
         assert shape.get("description"), name
+
+
+REST_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "rest.md"
+
+
+def test_the_page_of_routes_is_whole(client: TestClient) -> None:
+    rows = re.findall(r"^\| (GET|PUT|POST|DELETE|WS) \| `([^`]+)` \|", REST_PAGE.read_text(), re.M)
+    described = client.get("/openapi.json").json()["paths"]
+    there = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    assert {row for row in rows if row[0] != "WS"} == there
+
+
+def test_the_page_of_errors_is_whole() -> None:
+    names = set(re.findall(r"`(\w+)`", REST_PAGE.read_text().partition("## Errors")[2]))
+    ours = {kind.__name__: kind for kind in Refusal.__subclasses__()}
+    assert names >= ours.keys()
+    for line in REST_PAGE.read_text().partition("## Errors")[2].splitlines():
+        for name in set(re.findall(r"`(\w+)`", line)) & ours.keys():
+            assert str(ours[name].status) in line, name

@@ -42,6 +42,14 @@ class Pictures(Message):
     )
 
 
+class LiveRequest(Message):
+    """The first message of a live camera. `key` is needed unless a header brought it."""
+
+    key: str | None = Field(default=None, max_length=200)
+    fpir: float = Field(default=1e-2, gt=0, lt=1, description="For each track, not each frame.")
+    liveness: bool = Field(default=False, description="Whether faces are checked for liveness.")
+
+
 class Probes(Message):
     """Vectors to be looked up, as `embed` gives them, and the contract that made them."""
 
@@ -204,10 +212,116 @@ class Identifications(Message):
     images: list[PictureOf[IdentifiedFace]]
 
 
+class LivenessAnswer(Message):
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
+
+    live: bool
+    score: float = Field(ge=0, le=1)
+    threshold: float
+    apcer: float = Field(description="Share of attacks that pass.")
+    bpcer: float = Field(description="Share of real faces that do not pass.")
+    protocol: str
+
+
+class LiveReady(Message):
+    """The answer to the first message: frames may come."""
+
+    kind: Literal["ready"] = "ready"
+    gallery: Name
+    gallery_size: int
+    fpir: float
+    frame_bytes: int = Field(description="The largest frame that is taken.")
+
+
+class LiveTrack(Message):
+    """Somebody who is followed. `state` is "looking" until there is a decision."""
+
+    track: int
+    box: BoxSides
+    quality: float | None = Field(description="Of the face on this frame; null if none was found.")
+    state: Literal["looking", "named", "unknown"]
+    subject: Name | None
+    score: Score
+    threshold: Score | None
+    fmr_at_score: float | None
+    fpir_at_score: float | None
+    candidates: list[Candidate]
+    faces: int = Field(description="Faces so far that were good enough to be looked up.")
+    liveness: LivenessAnswer | None = Field(
+        description="Over the faces so far; null unless it was asked for and has a model here."
+    )
+
+
+class LiveEvent(Message):
+    """Something was decided about a track, as `mien watch` tells it."""
+
+    event: Literal["decided", "ended"]
+    track: int
+    first_frame: int
+    last_frame: int
+    subject: Name | None
+    score: Score
+
+
+class LiveScene(Message):
+    """The answer to a frame."""
+
+    kind: Literal["scene"] = "scene"
+    frame: int = Field(description="Which frame: they are counted from 0 as they arrive.")
+    dropped: int = Field(description="Frames so far that newer ones replaced.")
+    width: int
+    height: int
+    seconds: float = Field(description="From the arrival of the frame to this answer.")
+    tracks: list[LiveTrack]
+    events: list[LiveEvent]
+
+
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
     matches: list[list[Candidate]]
+
+
+class HeadPose(Message):
+    """Where a head points, in degrees; all 0 for a face that looks into the camera."""
+
+    yaw: float = Field(description="Over 0: turned to the right of the picture.")
+    pitch: float = Field(description="Over 0: raised.")
+    roll: float = Field(description="Over 0: leaning to the right of the picture.")
+
+
+class ApparentAge(Message):
+    """Apparent age in years, and the middle 80% of what the network holds possible."""
+
+    years: float = Field(examples=[42.5])
+    low: float
+    high: float
+
+
+class LikelyLabel(Message):
+    """The likeliest of several labels, and what the network gives each; not calibrated."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float]
+
+
+class AnalysedFace(FoundFace):
+    """What a face looks like. Null is what was not asked for, or has no model here."""
+
+    pose: HeadPose
+    age: ApparentAge | None
+    gender: LikelyLabel | None
+    expression: LikelyLabel | None
+    ethnicity: LikelyLabel | None
+    liveness: LivenessAnswer | None
+
+
+class Analyses(Message):
+    """What the faces in each picture look like: guesses from looks, not who somebody is."""
+
+    missing: dict[str, str] = Field(description="Tasks that were left out, and why.")
+    images: list[PictureOf[AnalysedFace]]
 
 
 class GroupedFace(FoundFace):
@@ -229,6 +343,34 @@ class GroupNumbers(Message):
 
     clusters: int = Field(description="How many groups of two faces or more there are.")
     numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
+
+
+class Review(FoundFace):
+    """A face of which it is not sure whether it is this person's."""
+
+    review: str = Field(description="Names the review.", examples=["9f86d081884c7d65"])
+    image: str = Field(description="The name of its picture.")
+    subject: Name
+    named: bool = Field(description="Whether the server gave it the name.")
+    score: Score
+    fpir_at_score: float = Field(description="Share of strangers that score as high.")
+    crop: bool = Field(description="Whether a picture of the face is kept.")
+    created: Time
+
+
+class ReviewList(Message):
+    """What waits to be reviewed, latest first."""
+
+    kept: int = Field(description="How many this server keeps for a gallery; 0: none.")
+    reviews: list[Review]
+
+
+class Decided(Message):
+    """What became of a review: a template of the person, or a negative of theirs."""
+
+    subject: Name
+    templates: int = Field(description="Templates that the person has now.")
+    negative: bool
 
 
 class TemplateReply(Message):
@@ -261,6 +403,13 @@ class Enrolment(SubjectReply):
     """A person after an enrolment, and what became of each picture."""
 
     images: list[EnrolledImage]
+
+
+class Negatives(Message):
+    """Pictures of somebody who was taken for a person and is not."""
+
+    subject: Name
+    added: int
 
 
 class SubjectRow(Message):
