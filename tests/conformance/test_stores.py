@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from store_suite import Make, StoreSuite
 
 from mien.embedding import require_contract
-from mien.errors import UnknownSubject
+from mien.errors import GalleryError, UnknownSubject
 from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.gallery.store import (
+    Entry,
+    Stats,
+    Subject,
+    Where,
+    check_name,
+    require_one_subject,
+)
 from mien.types import Match, Template
 
 
@@ -74,10 +81,31 @@ class _ListStore:
         kept = [m for m in best.values() if m.score >= against.get(m.subject, -1.0)]
         return kept[:limit]
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         for template, e in list(self._shared.rows):
-            if template.id > after:
+            if template.id > after and subject in (None, e.subject):
                 yield template.id, replace(e, created=template.created)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        require_one_subject(subject, entries)
+        with self._shared.lock:
+            contract = self._shared.contract or entries[0].embedding.contract
+            require_contract(contract, entries[0].embedding.contract)
+            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
+            return self.add(entries)
+
+    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
+        check_name(name)
+        with self._shared.lock:
+            self.templates(subject)
+            names = {template.subject for template, _ in self._shared.rows}
+            if name != subject and name in names and not merge:
+                raise GalleryError(f"{name} is taken")
+            self._shared.rows = [
+                (replace(t, subject=name), replace(e, subject=name)) if e.subject == subject
+                else (t, e)
+                for t, e in self._shared.rows
+            ]  # fmt: skip
 
     def subjects(self) -> list[Subject]:
         templates = [template for template, e in self._shared.rows if not e.negative]

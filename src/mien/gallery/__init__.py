@@ -6,7 +6,7 @@ follows from the URI given to `open_gallery`, and nothing else changes.
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,8 @@ import PIL.Image
 
 from mien import decision
 from mien.detection import Choose, only
-from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, LowQuality
+from mien.embedding import fuse, require_contract
+from mien.errors import GalleryUnavailable, InputError, LowQuality, UnknownSubject
 from mien.gallery.audit import Receipt
 from mien.gallery.cipher import key_from_environment
 from mien.gallery.schema import DEFAULT_COLLECTION
@@ -186,6 +186,38 @@ class Gallery:
     def templates(self, subject: str) -> list[Template]:
         """What is enrolled of one person. Raises `UnknownSubject`."""
         return self.store.templates(subject)
+
+    def entries(self, subject: str | None = None) -> Iterator[Entry]:
+        """Everything enrolled, of one person or of all, with vectors; oldest first."""
+        return (entry for _, entry in self.store.entries(subject=subject))
+
+    def fused(self, subject: str) -> Embedding:
+        """One vector for a person: the direction of the mean of their templates' vectors.
+
+        Raises `UnknownSubject`, also for one with nothing but negatives.
+        """
+        vectors = [e.embedding for e in self.entries(subject) if not e.negative]
+        if not vectors:
+            raise UnknownSubject(subject)
+        return fuse(vectors)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        """Put entries in place of all that was enrolled of a person, if anything, in one step.
+
+        The old ones are erased as by `remove`. Raises `ContractMismatch`, and `InputError` unless
+        all entries are of that person and there are some.
+        """
+        for entry in entries:
+            require_contract(entries[0].embedding.contract, entry.embedding.contract)
+        return self.store.replace(subject, entries)
+
+    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
+        """Give a person another name; no trace of the old one is left, as after `remove`.
+
+        When somebody has that name already, `merge` joins the two; without it, raises
+        `GalleryError`. Raises `UnknownSubject`.
+        """
+        self.store.rename(subject, name, merge=merge)
 
     def remove(self, subject: str) -> int:
         """Forget a person: how many templates went. Raises `UnknownSubject`.

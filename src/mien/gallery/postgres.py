@@ -26,8 +26,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, MissingExtra, UnknownSubject
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.errors import (
+    GalleryError,
+    GalleryUnavailable,
+    InputError,
+    MissingExtra,
+    UnknownSubject,
+)
+from mien.gallery.store import (
+    Entry,
+    Stats,
+    Subject,
+    Where,
+    check_name,
+    require_one_subject,
+    taken,
+)
 from mien.types import Embedding, Match, Template
 
 _SCHEMA = 1
@@ -99,31 +113,35 @@ class PostgresStore:
         return self._read(lambda db: self._state(db)[0])
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
+        with self._changing() as db:
+            return self._add(db, entries)
+
+    def _add(self, db: Any, entries: Sequence[Entry]) -> list[Template]:
         contract = entries[0].embedding.contract
         dimensions = entries[0].embedding.vector.size
         if any("\0" in text for e in entries for text in (e.subject, e.source)):
             raise InputError("PostgreSQL keeps no text with a NUL character in it")
+        if any(entry.crop for entry in entries):
+            raise InputError("pictures of faces are only kept in an encrypted, embedded gallery")
         if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
             raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
-        with self._writing() as db:
-            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
-            known, width = self._state(db)
-            if known is not None:
-                require_contract(known, contract)
-            lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
-            if len(lengths) > 1:
-                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-            if known is None:
-                db.execute(_TEMPLATE.format(table=self._table, dimensions=int(dimensions)))
-            subjects, fresh = self._subjects(db, entries)
-            templates = self._insert(db, entries, subjects)
-            db.execute(
-                "UPDATE mien.collection SET contract = %s, dimensions = %s, "
-                "subjects = subjects + %s, templates = templates + %s WHERE id = %s",
-                (contract, dimensions, fresh, sum(not entry.negative for entry in entries),
-                 self._collection),
-            )  # fmt: skip
-            return templates
+        known, width = self._state(db)
+        if known is not None:
+            require_contract(known, contract)
+        lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
+        if len(lengths) > 1:
+            raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
+        if known is None:
+            db.execute(_TEMPLATE.format(table=self._table, dimensions=int(dimensions)))
+        subjects, fresh = self._subjects(db, entries)
+        templates = self._insert(db, entries, subjects)
+        db.execute(
+            "UPDATE mien.collection SET contract = %s, dimensions = %s, "
+            "subjects = subjects + %s, templates = templates + %s WHERE id = %s",
+            (contract, dimensions, fresh, sum(not entry.negative for entry in entries),
+             self._collection),
+        )  # fmt: skip
+        return templates
 
     def search(
         self, probes: NDArray[np.float32], limit: int, where: Where | None = None
@@ -140,7 +158,9 @@ class PostgresStore:
 
         return self._read(run)
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
+        of, whom = ("", ()) if subject is None else ("AND s.name_sha256 = %s", (_digest(subject),))
+
         def batch(db: Any) -> tuple[str, list[Any]]:
             contract, _ = self._state(db)
             if contract is None:
@@ -148,7 +168,7 @@ class PostgresStore:
             return contract, db.execute(
                 f"SELECT t.id, s.name, vector, source, source_sha256, metadata, quality, negative, "
                 f"t.created FROM mien.{self._table} t JOIN mien.subject s ON s.id = t.subject "
-                f"WHERE t.id > %s ORDER BY t.id LIMIT {_BATCH}", (after,),
+                f"WHERE t.id > %s {of} ORDER BY t.id LIMIT {_BATCH}", (after, *whom),
             ).fetchall()  # fmt: skip
 
         while True:
@@ -191,18 +211,37 @@ class PostgresStore:
         return self._read(run)
 
     def remove(self, subject: str) -> int:
-        with self._writing() as db:
-            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
-            id_ = self._subject(db, subject)
-            rows = db.execute(
-                f"DELETE FROM mien.{self._table} WHERE subject = %s RETURNING negative", (id_,)
-            ).fetchall()
-            db.execute("DELETE FROM mien.subject WHERE id = %s", (id_,))
-            db.execute(
-                "UPDATE mien.collection SET subjects = subjects - 1, templates = templates - %s "
-                "WHERE id = %s", (sum(not negative for (negative,) in rows), self._collection),
-            )  # fmt: skip
-            return len(rows)
+        with self._changing() as db:
+            self._subject(db, subject)
+            return self._delete(db, subject)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        require_one_subject(subject, entries)
+        with self._changing() as db:
+            self._delete(db, subject)
+            return self._add(db, entries)
+
+    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
+        check_name(name)
+        with self._changing() as db:
+            mine = self._subject(db, subject)
+            other = self._find(db, name)
+            if other is None:
+                db.execute(
+                    "UPDATE mien.subject SET name = %s, name_sha256 = %s WHERE id = %s",
+                    (name, _digest(name), mine),
+                )
+            elif other != mine:
+                if not merge:
+                    raise GalleryError(taken(subject, name))
+                db.execute(
+                    f"UPDATE mien.{self._table} SET subject = %s WHERE subject = %s", (other, mine)
+                )
+                db.execute("DELETE FROM mien.subject WHERE id = %s", (mine,))
+                db.execute(
+                    "UPDATE mien.collection SET subjects = subjects - 1 WHERE id = %s",
+                    (self._collection,),
+                )
 
     def compact(self) -> None:
         """Rewrite the tables without what was deleted; they are locked meanwhile."""
@@ -232,6 +271,13 @@ class PostgresStore:
         with self._lock:
             self._closed = True
             self._connection.close()
+
+    @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        """A transaction of the one writer that a collection has at a time."""
+        with self._writing() as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
+            yield db
 
     # -- opening
 
@@ -289,14 +335,33 @@ class PostgresStore:
         ).fetchone()
         return row
 
-    def _subject(self, db: Any, name: str) -> int:
+    def _find(self, db: Any, name: str) -> int | None:
         row = db.execute(
             "SELECT id FROM mien.subject WHERE collection = %s AND name_sha256 = %s",
             (self._collection, _digest(name)),
         ).fetchone()
-        if row is None:
+        return None if row is None else int(row[0])
+
+    def _subject(self, db: Any, name: str) -> int:
+        id_ = self._find(db, name)
+        if id_ is None:
             raise UnknownSubject(name)
-        return int(row[0])
+        return id_
+
+    def _delete(self, db: Any, name: str) -> int:
+        """A subject with all templates: how many there were."""
+        id_ = self._find(db, name)
+        if id_ is None:
+            return 0
+        rows = db.execute(
+            f"DELETE FROM mien.{self._table} WHERE subject = %s RETURNING negative", (id_,)
+        ).fetchall()
+        db.execute("DELETE FROM mien.subject WHERE id = %s", (id_,))
+        db.execute(
+            "UPDATE mien.collection SET subjects = subjects - 1, templates = templates - %s "
+            "WHERE id = %s", (sum(not negative for (negative,) in rows), self._collection),
+        )  # fmt: skip
+        return len(rows)
 
     def _subjects(self, db: Any, entries: Sequence[Entry]) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""

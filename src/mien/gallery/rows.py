@@ -64,7 +64,7 @@ class Rows:
     ) -> list[Template]:
         """New templates of subjects whose rows are known."""
         first = self.newest(db) + 1
-        rows, tags, templates = [], [], []
+        rows, tags, crops, templates = [], [], [], []
         for id_, entry in enumerate(entries, first):
             created = entry.created or now
             vector = entry.embedding.vector.astype("<f4", copy=False).tobytes()
@@ -77,27 +77,34 @@ class Rows:
                 self._seal(text, f"metadata:{id_}"),
             ))  # fmt: skip
             tags += [(self._tag(key, value), id_) for key, value in entry.metadata.items()]
+            if entry.crop:
+                crops.append((id_, self.cipher.seal(entry.crop, f"crop:{id_}")))
             templates.append(Template(id_, entry.subject, entry.source, entry.quality, created))
         db.executemany("INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
+        db.executemany("INSERT INTO crop VALUES (?, ?)", crops)
         return templates
 
     def entries(
-        self, db: sqlite3.Connection, after: int, limit: int
+        self, db: sqlite3.Connection, after: int, limit: int, subject: str | None
     ) -> tuple[list[tuple[Any, ...]], str]:
         """Rows for `entry`, of the templates after one, oldest first; and their contract."""
+        of, whom = (
+            ("", ()) if subject is None else ("AND lookup = ?", (self.cipher.lookup(subject),))
+        )
         rows = db.execute(
-            "SELECT template.id, subject.id, name, vector, source, source_sha256, "
-            "metadata, quality, negative, template.created "
-            "FROM template JOIN subject ON subject.id = template.subject "
-            "WHERE template.collection = ? AND template.id > ? ORDER BY template.id "
-            "LIMIT ?", (self.collection, after, limit),
-        ).fetchall()  # fmt: skip
+            f"SELECT template.id, subject.id, name, vector, source, source_sha256, "
+            f"metadata, quality, negative, template.created, picture "
+            f"FROM template JOIN subject ON subject.id = template.subject "
+            f"LEFT JOIN crop ON crop.template = template.id "
+            f"WHERE template.collection = ? AND template.id > ? {of} ORDER BY template.id LIMIT ?",
+            (self.collection, after, *whom, limit),
+        ).fetchall()
         return rows, str(self.field(db, "contract"))
 
     def entry(self, row: tuple[Any, ...], contract: str) -> Entry:
         """What was enrolled, from one of the rows of `entries`."""
-        id_, subject, name, vector, source, sha256, metadata, quality, negative, created = row
+        id_, subject, name, vector, source, sha256, metadata, quality, negative, made, crop = row
         return Entry(
             self.open_text(name, f"name:{subject}"),
             Embedding(self._open_vector(vector, id_), contract),
@@ -106,7 +113,8 @@ class Rows:
             json.loads(self.open_text(metadata, f"metadata:{id_}")),
             bool(negative),
             self.open_text(sha256, f"sha256:{id_}"),
-            created,
+            made,
+            b"" if crop is None else self.cipher.open(crop, f"crop:{id_}"),
         )
 
     def delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
@@ -122,6 +130,7 @@ class Rows:
             f"SELECT count(*) FROM template WHERE negative = 0 AND id IN {among}", (text,)
         ).fetchone()[0]
         db.execute(f"DELETE FROM tag WHERE template IN {among}", (text,))
+        db.execute(f"DELETE FROM crop WHERE template IN {among}", (text,))
         db.execute(f"DELETE FROM template WHERE id IN {among}", (text,))
         gone = db.execute(
             f"DELETE FROM subject WHERE id IN {among} "
@@ -149,6 +158,28 @@ class Rows:
             (self.collection, self.cipher.lookup(name)),
         ).fetchone()
         return None if row is None else int(row[0])
+
+    def of(self, db: sqlite3.Connection, name: str) -> list[int]:
+        """The templates of a subject, negatives too."""
+        rows = db.execute("SELECT id FROM template WHERE subject = ?", (self.find(db, name),))
+        return [id_ for (id_,) in rows]
+
+    def rename(self, db: sqlite3.Connection, subject: str, name: str, now: str) -> None:
+        """Give a subject a name, or its templates to whoever has that name."""
+        mine, other = self.find(db, subject), self.find(db, name)
+        if other is None:
+            db.execute(
+                "UPDATE subject SET lookup = ?, name = ?, updated = ? WHERE id = ?",
+                (self.cipher.lookup(name), self._seal(name, f"name:{mine}"), now, mine),
+            )
+        else:
+            db.execute("UPDATE template SET subject = ? WHERE subject = ?", (other, mine))
+            db.execute("UPDATE subject SET updated = ? WHERE id = ?", (now, other))
+            db.execute("DELETE FROM subject WHERE id = ?", (mine,))
+        db.execute(
+            "UPDATE collection SET subjects = subjects - ?, version = version + 1 WHERE id = ?",
+            (int(other is not None), self.collection),
+        )
 
     def tagged(self, db: sqlite3.Connection, key: str, value: str, after: int) -> NDArray[np.int64]:
         """The templates with that metadata and ids over `after`, ascending."""

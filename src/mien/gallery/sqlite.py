@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, UnknownSubject
+from mien.errors import GalleryError, GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery import audit, schema
 from mien.gallery.audit import Line, Receipt
 from mien.gallery.cipher import AesGcm
@@ -30,7 +30,7 @@ from mien.gallery.index import Index
 from mien.gallery.kernels import Kernel, fastest_kernel
 from mien.gallery.rows import Rows
 from mien.gallery.schema import DEFAULT_COLLECTION
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.gallery.store import Entry, Stats, Subject, Where, check_name, require_one_subject, taken
 from mien.types import Match, Template
 
 _BATCH = 4096
@@ -78,28 +78,9 @@ class SqliteStore:
             return None if contract is None else str(contract)
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
-        contract = entries[0].embedding.contract
-        dimensions = len(entries[0].embedding.vector)
-        now = schema.now()
-        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
-            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         with self._database.writing() as db:
-            known, width = db.execute(
-                "SELECT contract, dimensions FROM collection WHERE id = ?", (self._rows.collection,)
-            ).fetchone()
-            if known is not None:
-                require_contract(known, contract)
-            lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
-            if len(lengths) > 1:
-                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-            subjects, fresh = self._rows.subjects(db, entries, now)
-            templates = self._rows.insert(db, entries, subjects, now)
-            positive = sum(not entry.negative for entry in entries)
-            db.execute(
-                "UPDATE collection SET contract = ?, dimensions = ?, version = version + 1, "
-                "subjects = subjects + ?, templates = templates + ? WHERE id = ?",
-                (contract, dimensions, fresh, positive, self._rows.collection),
-            )
+            now = schema.now()
+            templates = self._insert(db, entries, now)
             self._log(db, "add", None, len(entries), now)
         return templates
 
@@ -119,10 +100,10 @@ class SqliteStore:
             self._write_index()
         return found
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         while True:
             with self._database.reading() as db:
-                rows, contract = self._rows.entries(db, after, _BATCH)
+                rows, contract = self._rows.entries(db, after, _BATCH, subject)
             for row in rows:
                 with self._database.translated():
                     found = self._rows.entry(row, contract)
@@ -171,19 +152,42 @@ class SqliteStore:
         with self._database.writing() as db:
             if self._rows.find(db, subject) is None:
                 raise UnknownSubject(subject)
-            gone: dict[int, list[int]] = {}
-            for rows in self._rows.generations(db):
-                row = rows.find(db, subject)
-                if row is not None:
-                    found = db.execute("SELECT id FROM template WHERE subject = ?", (row,))
-                    gone[rows.collection] = [i for (i,) in found]
-                    rows.delete(db, gone[rows.collection])
+            gone = self._delete(db, subject)
             count = sum(map(len, gone.values()))
             line = self._log(db, "remove", subject, count, schema.now())
             gallery = str(schema.meta(db, "gallery"))
         self._clear_traces(gone)
         receipt = Receipt(gallery, line.collection, line.subject, count, line.time, line.chain)
         return receipt.signed(self.receipt_key())
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        require_one_subject(subject, entries)
+        with self._database.writing() as db:
+            now = schema.now()
+            gone = self._delete(db, subject)
+            templates = self._insert(db, entries, now)
+            self._log(db, "replace", subject, len(entries), now)
+        if gone:
+            self._clear_traces(gone)
+        return templates
+
+    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
+        check_name(name)
+        with self._database.writing() as db:
+            if self._rows.find(db, subject) is None:
+                raise UnknownSubject(subject)
+            if subject == name:
+                return
+            now = schema.now()
+            for rows in self._rows.generations(db):
+                if rows.find(db, subject) is None:
+                    continue
+                if rows.find(db, name) is not None and not merge:
+                    raise GalleryError(taken(subject, name))
+                rows.rename(db, subject, name, now)
+            self._log(db, "rename from", subject, 0, now)
+            self._log(db, "rename to", name, 0, now)
+        self._database.empty_log()
 
     def expire(self) -> int:
         """Erase what is older than the retention period of the collection: how many templates."""
@@ -318,6 +322,42 @@ class SqliteStore:
         with self._database.lock:
             self._database.close()
             self._index.close()
+
+    # -- within a transaction
+
+    def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
+        contract = entries[0].embedding.contract
+        dimensions = len(entries[0].embedding.vector)
+        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
+            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
+        if any(entry.crop for entry in entries) and not self._cipher.sealed:
+            raise InputError("pictures of faces are only kept in an encrypted gallery")
+        known, width = db.execute(
+            "SELECT contract, dimensions FROM collection WHERE id = ?", (self._rows.collection,)
+        ).fetchone()
+        if known is not None:
+            require_contract(known, contract)
+        lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
+        if len(lengths) > 1:
+            raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
+        subjects, fresh = self._rows.subjects(db, entries, now)
+        templates = self._rows.insert(db, entries, subjects, now)
+        positive = sum(not entry.negative for entry in entries)
+        db.execute(
+            "UPDATE collection SET contract = ?, dimensions = ?, version = version + 1, "
+            "subjects = subjects + ?, templates = templates + ? WHERE id = ?",
+            (contract, dimensions, fresh, positive, self._rows.collection),
+        )
+        return templates
+
+    def _delete(self, db: sqlite3.Connection, subject: str) -> dict[int, list[int]]:
+        """All templates of a subject, by any model: their ids in each collection."""
+        gone: dict[int, list[int]] = {}
+        for rows in self._rows.generations(db):
+            if ids := rows.of(db, subject):
+                gone[rows.collection] = ids
+                rows.delete(db, ids)
+        return gone
 
     # -- traces and the log
 

@@ -21,7 +21,8 @@ class Entry:
     `source` names the picture and `source_sha256` is the digest of its bytes, in hex, or empty;
     `quality` is in [0, 1]. A `negative` entry says who the subject is *not*: a probe that is
     closer to it than to the subject's templates does not match the subject. `created` is an
-    ISO 8601 time in UTC, or None for now.
+    ISO 8601 time in UTC, or None for now. `crop` is a picture of the face, a whole file of bytes,
+    from which another model can make a vector; only an encrypted gallery keeps one.
 
     Raises `InputError` for a subject whose name is empty or not valid Unicode.
     """
@@ -34,14 +35,37 @@ class Entry:
     negative: bool = False
     source_sha256: str = ""
     created: str | None = None
+    crop: bytes = b""
 
     def __post_init__(self) -> None:
-        if not self.subject.strip():
-            raise InputError("a subject needs a name; the one given is empty")
-        try:
-            self.subject.encode()
-        except UnicodeEncodeError as error:  # half a character: a file name of another encoding
-            raise InputError(f"the name {self.subject!r} is not valid Unicode") from error
+        check_name(self.subject)
+
+
+def check_name(subject: str) -> None:
+    """Raises `InputError` for a name that is empty or not valid Unicode."""
+    if not subject.strip():
+        raise InputError("a subject needs a name; the one given is empty")
+    try:
+        subject.encode()
+    except UnicodeEncodeError as error:  # half a character: a file name of another encoding
+        raise InputError(f"the name {subject!r} is not valid Unicode") from error
+
+
+def taken(subject: str, name: str) -> str:
+    """Why a subject cannot get the name of another without being merged."""
+    return (
+        f"somebody is enrolled as {name!r} already; to make them and {subject!r} one person, "
+        f"ask for it: merge"
+    )
+
+
+def require_one_subject(subject: str, entries: Sequence[Entry]) -> None:
+    """What `replace` asks of its entries. Raises `InputError`."""
+    if not entries:
+        raise InputError(f"nothing is given in place of {subject!r}; to forget them, remove them")
+    others = {entry.subject for entry in entries} - {subject}
+    if others:
+        raise InputError(f"entries in place of {subject!r} are of {', '.join(sorted(others))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +116,27 @@ class Store(Protocol):
         """
         ...
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         """Everything enrolled, negatives too, as (template id, entry) with ids over `after`.
 
-        Oldest first, read in batches: a store may change between two of them.
+        Oldest first, read in batches: a store may change between two of them. With `subject` only
+        what is enrolled of that person; nothing of an unknown one.
+        """
+        ...
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        """Put entries of a subject in place of all that was enrolled of them, if anything.
+
+        In one step: every search finds either the old or the new, and the old is erased as by
+        `remove`. Raises `InputError` unless all entries are of that subject and there are some.
+        """
+        ...
+
+    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
+        """Give a subject another name; the old one is erased.
+
+        With `merge` the templates join those of a subject who has that name already; without it,
+        raises `GalleryError`. Raises `UnknownSubject` when nobody is enrolled as `subject`.
         """
         ...
 
