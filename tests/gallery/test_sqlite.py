@@ -192,6 +192,41 @@ def test_newer_format(path: Path) -> None:
         SqliteStore(path)
 
 
+def test_format_2_is_upgraded(path: Path) -> None:
+    """It had no crops."""
+    filled(path, 3)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE crop")
+        db.execute("PRAGMA user_version = 2")
+    before = names(path)
+    assert before == ["p000", "p001", "p002"]
+    with closing(SqliteStore(path)) as store:
+        assert len(list(store.entries())) == 3
+        assert store.remove("p001") == 1
+        assert store.check() == []
+
+
+def test_no_trace_of_a_name_is_left_by_renaming(path: Path) -> None:
+    """Also with another name in the way, and for those that the replaced templates came from."""
+    filled(path, 3)
+    with closing(SqliteStore(path)) as store:
+        for name in ("Adalbert Zufall", "Grimwald Zufall"):
+            store.add([entry(name, unit_vectors(1, 9)[0])])
+        store.search(unit_vectors(1, 9), 1)
+        store.rename("Adalbert Zufall", "p9")
+        store.rename("Grimwald Zufall", "p9", merge=True)
+        store.replace("p9", [entry("p9", unit_vectors(1, 10)[0])])
+        for file in path.parent.iterdir():
+            if file.is_file():
+                raw = file.read_bytes()
+                assert b"Adalbert" not in raw.replace(b"Adalbert Zufall.jpg", b"")
+                assert b"Grimwald" not in raw
+                assert unit_vectors(1, 9)[0].tobytes() not in raw
+        assert [line.operation for line in store.history()][-5:] == [
+            "rename from", "rename to", "rename from", "rename to", "replace",
+        ]  # fmt: skip
+
+
 def test_an_empty_file_becomes_a_gallery(path: Path) -> None:
     """As `tempfile` makes one."""
     path.touch()

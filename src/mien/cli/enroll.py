@@ -9,9 +9,9 @@ from mien.cli import options
 from mien.cli.batch import STDIN, UNUSABLE, Unusable, expand, progress
 from mien.cli.output import counted, emit
 from mien.errors import InputError, UnreadableImage
-from mien.gallery import MIN_QUALITY, Entry, open_gallery, usable
+from mien.gallery import MIN_QUALITY, Entry, entry_of, open_gallery
 from mien.images import find_images
-from mien.recognition import Recognizer, load, ordered_map
+from mien.recognition import load, ordered_map
 
 _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
 
@@ -23,6 +23,9 @@ _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
               help="Enrol everyone in a folder that has one sub-folder a person.")  # fmt: skip
 @click.option("--min-quality", default=MIN_QUALITY, show_default=True,
               help="Faces below this quality (0 to 1) are refused.")  # fmt: skip
+@click.option("--keep-crop", is_flag=True,
+              help="Also keep the part of each picture around the face, sealed, so that another "
+                   "model can make vectors from it; needs an encrypted gallery.")  # fmt: skip
 @options.choose
 @options.min_face
 @options.gallery
@@ -34,6 +37,7 @@ def command(
     paths: tuple[str, ...],
     folder: Path | None,
     min_quality: float,
+    keep_crop: bool,
     choose: str,
     min_face: float | None,
     uri: str,
@@ -47,14 +51,20 @@ def command(
     mien enroll ada ada1.jpg ada2.jpg
     mien enroll --from staff/          # staff/ada/*.jpg, staff/grace/*.jpg, ...
 
-    The face of a picture is kept as a vector, not as a picture. What is reported as enrolled is on
-    disk, whatever happens next.
+    The face of a picture is kept as a vector, not as a picture (but see --keep-crop). What is
+    reported as enrolled is on disk, whatever happens next.
     """
     people = _people(name, paths, folder)
     recognizer = load(model, threads=threads, min_face=min_face)
 
     def attempt(item: tuple[str, str]) -> Entry | Unusable:
-        return _entry(recognizer, *item, choose, min_quality)
+        try:
+            return entry_of(
+                *item, recognizer, choose=options.CHOICES[choose], min_quality=min_quality,
+                keep_crop=keep_crop,
+            )  # fmt: skip
+        except UNUSABLE as error:
+            return Unusable(error)
 
     counts = {"enrolled": 0, "refused": 0}
     with open_gallery(uri) as gallery:
@@ -74,16 +84,6 @@ def command(
     )
     if counts["refused"]:
         click.get_current_context().exit(2)
-
-
-def _entry(
-    recognizer: Recognizer, subject: str, picture: str, choose: str, min_quality: float
-) -> Entry | Unusable:
-    try:
-        face = usable(recognizer.embed(picture, options.CHOICES[choose]), picture, min_quality)
-        return Entry(subject, face.embedding, picture, face.quality.value)
-    except UNUSABLE as error:
-        return Unusable(error)
 
 
 def _people(name: str | None, paths: tuple[str, ...], folder: Path | None) -> list[tuple[str, str]]:

@@ -24,12 +24,12 @@ from mien.gallery.cipher import key_from_environment
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
 from mien.gallery.store import Entry, Stats, Store, Subject, Where
-from mien.images import Source, read_image
+from mien.images import Source, encode_image, read_image
 from mien.recognition import Recognizer
-from mien.types import Embedding, Identification, Image, Match, RecognizedFace, Template
+from mien.types import Box, Embedding, Identification, Image, Match, RecognizedFace, Template
 
 __all__ = [
-    "MIN_QUALITY", "Entry", "Gallery", "Receipt", "Stats", "Store", "Subject", "Where",
+    "MIN_QUALITY", "Entry", "Gallery", "Receipt", "Stats", "Store", "Subject", "Where", "entry_of",
     "open_gallery",
 ]  # fmt: skip
 
@@ -85,12 +85,14 @@ class Gallery:
         min_quality: float = MIN_QUALITY,
         metadata: Mapping[str, str] | None = None,
         negative: bool = False,
+        keep_crop: bool = False,
     ) -> list[Template]:
         """Add pictures of a person; when this returns they are on disk.
 
         `metadata` is kept with each template, for `where` of a search. `negative` pictures show
         somebody who was taken for this person and is not: faces closer to them than to the
-        person's own pictures no longer match.
+        person's own pictures no longer match. `keep_crop` also keeps the part of each picture
+        around the face, for another model to make a vector from; only an encrypted gallery does.
 
         All or nothing: a picture that cannot be used raises (`NoFaceFound`, `SeveralFacesFound`,
         `LowQuality`, `UnreadableImage`, ...) and none is enrolled. The first enrolment fixes the
@@ -100,16 +102,13 @@ class Gallery:
         if not pictures:
             raise InputError(f"no pictures given to enrol {subject!r}")
         self.require(recognizer.contract)
-        entries = []
-        for picture in pictures:
-            image = read_image(picture)
-            face = usable(recognizer.embed(image, choose), image.source, min_quality)
-            quality, digest = face.quality.value, _sha256(picture)
-            entries.append(
-                Entry(
-                    subject, face.embedding, image.source, quality, metadata or {}, negative, digest
-                )
+        entries = [
+            entry_of(
+                subject, picture, recognizer, choose=choose, min_quality=min_quality,
+                metadata=metadata, negative=negative, keep_crop=keep_crop,
             )
+            for picture in pictures
+        ]  # fmt: skip
         return self.add(entries)
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
@@ -263,6 +262,34 @@ class Gallery:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def entry_of(
+    subject: str,
+    picture: Source,
+    recognizer: Recognizer,
+    *,
+    choose: Choose = only,
+    min_quality: float = MIN_QUALITY,
+    metadata: Mapping[str, str] | None = None,
+    negative: bool = False,
+    keep_crop: bool = False,
+) -> Entry:
+    """What `Gallery.enroll` makes of a picture. Raises as that does."""
+    image = read_image(picture)
+    face = usable(recognizer.embed(image, choose), image.source, min_quality)
+    return Entry(
+        subject, face.embedding, image.source, face.quality.value, metadata or {}, negative,
+        _sha256(picture), crop=_crop(image, face.face.box) if keep_crop else b"",
+    )  # fmt: skip
+
+
+def _crop(image: Image, box: Box) -> bytes:
+    """The face with half its size on every side, as a JPEG: any detector finds it again there."""
+    left, top = box.left - box.width / 2, box.top - box.height / 2
+    rows = slice(max(0, int(top)), max(1, int(top + 2 * box.height)))
+    columns = slice(max(0, int(left)), max(1, int(left + 2 * box.width)))
+    return encode_image(Image(np.ascontiguousarray(image.pixels[rows, columns])), "jpeg", 95)
 
 
 def _sha256(source: Source) -> str:
