@@ -128,6 +128,9 @@ class _ListStore:
             self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
             return before - len(self._shared.rows)
 
+    def __len__(self) -> int:
+        return sum(not e.negative for _, e in self._shared.rows)
+
     def compact(self) -> None:
         pass
 

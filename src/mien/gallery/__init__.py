@@ -40,7 +40,7 @@ MIN_QUALITY = 0.1
 def open_gallery(
     uri: str | os.PathLike[str], *, create: bool = True, key: bytes | None = None
 ) -> "Gallery":
-    """Open a gallery: a path, `sqlite:///PATH` or `postgresql://...`.
+    """Open a gallery: a path, `sqlite:///PATH`, `postgresql://...` or `milvus://HOST:PORT`.
 
     A collection other than "default" is named after a `#`, as in `people.mien#visitors`:
     collections of one gallery have their own people, contract and retention period. What does not
@@ -53,17 +53,23 @@ def open_gallery(
     collection = name or DEFAULT_COLLECTION
     key = key or key_from_environment()
     scheme, separator, rest = text.partition("://")
-    if scheme in ("postgresql", "postgres") and separator:
-        from mien.gallery.postgres import PostgresStore
-
+    if separator and scheme in ("postgresql", "postgres", "milvus"):
         if key is not None:
             raise GalleryUnavailable(
-                scheme, "a key was given, and galleries in PostgreSQL are not encrypted by mien"
+                scheme, "a key was given, and galleries in a server are not encrypted by mien"
             )
+        if scheme == "milvus":
+            from mien.gallery.milvus import MilvusStore
+
+            return Gallery(MilvusStore(text, create, collection))
+        from mien.gallery.postgres import PostgresStore
+
         return Gallery(PostgresStore(text, create, collection))
     if separator and scheme != "sqlite":
         raise GalleryUnavailable(
-            text, f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..."
+            text,
+            f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..., "
+            f"milvus://HOST:PORT",
         )
     path = Path((rest[1:] if rest.startswith("/") else rest) if separator else text)
     return Gallery(SqliteStore(path, create, collection, key=key))
@@ -246,7 +252,7 @@ class Gallery:
 
     def __len__(self) -> int:
         """The number of templates."""
-        return self.store.stats().templates
+        return len(self.store)
 
     def close(self) -> None:
         """Release the store's files. Closing twice is fine."""

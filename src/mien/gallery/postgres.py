@@ -243,6 +243,15 @@ class PostgresStore:
                     (self._collection,),
                 )
 
+    def __len__(self) -> int:
+        def run(db: Any) -> int:
+            row = db.execute(
+                "SELECT templates FROM mien.collection WHERE id = %s", (self._collection,)
+            )
+            return int(row.fetchone()[0])
+
+        return self._read(run)
+
     def compact(self) -> None:
         """Rewrite the tables without what was deleted; they are locked meanwhile."""
         with self._lock, self._translated():

@@ -303,6 +303,10 @@ class SqliteStore:
             self._log(db, "rekey", None, 0, schema.now())
         self._database.empty_log()
 
+    def __len__(self) -> int:
+        with self._database.reading() as db:
+            return int(self._rows.field(db, "templates"))
+
     def compact(self) -> None:
         self._database.compact()
         self._rebuild_index()

@@ -133,7 +133,7 @@ class Store(Protocol):
         ...
 
     def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        """Give a subject another name; the old one is erased.
+        """Give a subject another name; the old one is erased. Ids of templates may change.
 
         With `merge` the templates join those of a subject who has that name already; without it,
         raises `GalleryError`. Raises `UnknownSubject` when nobody is enrolled as `subject`.
@@ -150,6 +150,10 @@ class Store(Protocol):
 
     def remove(self, subject: str) -> int:
         """Erase a subject from every file of the store. Raises `UnknownSubject`."""
+        ...
+
+    def __len__(self) -> int:
+        """How many templates there are, without negatives. Fast."""
         ...
 
     def compact(self) -> None:
