@@ -45,33 +45,38 @@ Search = Callable[[Vectors], NDArray[np.int64]]  # probes (p, dim) to rows (p, L
 
 
 def people(count: int, dimensions: int, seed: int = 0) -> tuple[Vectors, Vectors]:
-    """Templates, and 300 probes: new faces of 270 of the people and 30 strangers."""
+    """Templates, and 300 probes: new faces of 270 of the people and 30 strangers.
+
+    After the first 50,000 come the same with other signs of the coordinates, a mirror image of
+    everyone for each: as unlike them as strangers are, and made in a tenth of the time.
+    """
     random = np.random.default_rng(seed)
     spectrum = np.linspace(1.6, 0.4, dimensions, dtype=np.float32)
     groups = random.standard_normal((8, dimensions), dtype=np.float32)
     common = random.standard_normal(dimensions).astype(np.float32)
-    squeeze = 0.83 if dimensions == 128 else 0.0
-
-    def faces(of: Vectors) -> Vectors:
-        noise = random.standard_normal(of.shape, dtype=np.float32) * spectrum
-        each = normalized(0.81 * of + 0.59 * noise)
-        return normalized(
-            np.sqrt(1 - squeeze) * each + np.sqrt(squeeze) * common / np.linalg.norm(common)
-        )
+    common *= np.sqrt(0.83 if dimensions == 128 else 0.0) / np.linalg.norm(common)
 
     def identities(number: int) -> Vectors:
         own = random.standard_normal((number, dimensions), dtype=np.float32) * spectrum
         return own + 0.15 * groups[random.integers(0, 8, number)]
 
+    def faces(of: Vectors) -> Vectors:
+        noise = random.standard_normal(of.shape, dtype=np.float32) * spectrum
+        return normalized(0.81 * of + 0.59 * noise)
+
+    def squeezed(rows: Vectors) -> Vectors:
+        return normalized(np.sqrt(1 - common @ common) * rows + common) if common.any() else rows
+
+    enrolled = identities(min(50_000, count) // FACES)
+    first = faces(np.repeat(enrolled, FACES, axis=0))
+    signs = random.choice(np.float32([-1, 1]), (-(-count // len(first)), dimensions))
     templates = np.empty((count, dimensions), np.float32)
-    enrolled: list[Vectors] = []
-    for start in range(0, count, 50_000):
-        some = identities(min(50_000, count - start) // FACES)
-        enrolled.append(some[:: max(1, len(some) // 300)])
-        templates[start : start + len(some) * FACES] = faces(np.repeat(some, FACES, axis=0))
-    chosen = np.concatenate(enrolled)
-    chosen = chosen[random.choice(len(chosen), 270)]
-    return templates, np.concatenate([faces(chosen), faces(identities(30))])
+    for number, sign in enumerate(signs):
+        start = number * len(first)
+        templates[start : start + len(first)] = squeezed(first[: count - start] * sign)
+    again = faces(enrolled[random.integers(0, len(enrolled), 270)])
+    again *= signs[random.integers(0, len(signs), 270)]
+    return templates, squeezed(np.concatenate([again, faces(identities(30))]))
 
 
 def normalized(rows: Vectors) -> Vectors:
@@ -171,7 +176,7 @@ def _qdrant(templates: Vectors, folder: Path) -> Search:
 
 def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int) -> None:
     count, dimensions = templates.shape
-    print(f"\n## {count:,} templates of {dimensions} numbers\n")
+    print(f"\n## {count:,} templates of {dimensions} numbers\n", flush=True)
     path = folder / "bench.mien"
     store = SqliteStore(path)
     start, taken = time.perf_counter(), 0.0
@@ -230,7 +235,7 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int) -> N
         own = _private_megabytes() - before
         store.close()
     print(f"open + first answer  {np.median(opened):12.3f} s (median of 5), {own:,.0f} MB of its "
-          f"own memory, {index / 1e6:,.0f} MB shared with other processes")  # fmt: skip
+          f"own memory, {index / 1e6:,.0f} MB shared with other processes", flush=True)  # fmt: skip
 
     contenders: dict[str, Search] = {}
     stores = []
@@ -246,6 +251,7 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int) -> N
         stores[-1], {"site": [str(site) for site in range(50)]}
     )
     contenders |= rivals(templates, folder)
+    probes = probes[: max(rounds, 3 * 64 if count <= 100_000 else 64)]
     exact = contenders["NumPy float32"](probes)
     memory = np.ones(count * dimensions // 16, np.int64)
     limit = "read, 4 bits a dimension"
@@ -266,7 +272,7 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int) -> N
             wall_ms[name].append((time.perf_counter() - start) * 1e3)
             cpu_ms[name].append((time.process_time() - start_cpu) * 1e3)
     batches: dict[str, list[float]] = {name: [] for name in contenders}
-    for first in range(0, 3 * 64, 64):
+    for first in range(0, (3 if count <= 100_000 else 1) * 64, 64):
         for name, search in contenders.items():
             start_cpu = time.process_time()
             search(probes[first : first + 64])
