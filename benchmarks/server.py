@@ -259,10 +259,10 @@ def serve(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "galleries").mkdir()
-    code = "from mien.cli import main; main()"
+    code = 'import sys, os; sys.setswitchinterval(float(os.environ.get("MIEN_SWITCH", 5)) / 1000); from mien.cli import main; main()'
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", "--port", str(port), "--gallery",
-         str(folder / "galleries"), "--rate", "100000"],
+         str(folder / "galleries"), "--rate", "100000", "--no-keys"],
         env=os.environ | {"MIEN_HOME": str(folder)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

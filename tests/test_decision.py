@@ -10,17 +10,39 @@ from hypothesis import strategies as st
 import mien
 from mien.cards import bundle, bundle_ids
 from mien.decision import (
+    demand,
+    demanded,
     fmr_for,
     fpir_for,
     identification_point,
     identify,
     impostor_rate,
+    nearness,
     operating_point,
+    search_point,
 )
-from mien.types import Box, Face, Landmarks, Match, OperatingPoint
+from mien.types import (
+    Box,
+    Crowd,
+    Embedding,
+    Face,
+    Landmarks,
+    Match,
+    OperatingPoint,
+    Quality,
+    RecognizedFace,
+)
 
 BUNDLES = [name for name in bundle_ids() if bundle(name).operating_points]
-FACE = Face(Box(0, 0, 50, 50), Landmarks(np.zeros((5, 2), np.float32)), 0.99)
+DETECTED = Face(Box(0, 0, 50, 50), Landmarks(np.zeros((5, 2), np.float32)), 0.99)
+
+
+def seen(*vector: float) -> RecognizedFace:
+    unit = np.array(vector, np.float32) / np.linalg.norm(vector)
+    return RecognizedFace(DETECTED, Quality(1.0), Embedding(unit, "c"))
+
+
+FACE = seen(1, 0, 0)
 
 
 def measured(*rows: tuple[float, float, float]) -> list[OperatingPoint]:
@@ -158,15 +180,16 @@ def test_one_point_cannot_be_extended() -> None:
     assert point.threshold == 1.0
 
 
+BARE = replace(bundle("embedded"), operating_points=tuple(POINTS), contract="c", crowd=None)
+
+
 def candidates(*scores: float) -> list[Match]:
     return [Match(f"p{number}", number, score) for number, score in enumerate(scores)]
 
 
 def test_identify() -> None:
     def ask(*scores: float, size: int = 10) -> mien.Identification:
-        return identify(
-            FACE, candidates(*scores), POINTS, fpir=0.01, gallery_size=size, contract="c"
-        )
+        return identify(FACE, candidates(*scores), BARE, fpir=0.01, gallery_size=size)
 
     named = ask(0.71, 0.69)
     assert named.subject == "p0"
@@ -182,6 +205,61 @@ def test_identify() -> None:
     assert ask(0.71, size=10**6).subject is None  # the same score in a large gallery
     nobody = ask(size=0)
     assert (nobody.subject, nobody.score, nobody.candidates) == (None, -1.0, ())
+
+
+# ------------------------------------------------------------------------------ the crowd
+
+CROWD = Crowd(
+    np.array([[1, 0, 0], [0.9, 0.1, 0], [0, 1, 0]], np.float32),
+    share=0.5, middle=0.6, operating_points=tuple(measured((0.1, 0.4, 0.01), (0.001, 0.6, 0.05))),
+)  # fmt: skip
+
+
+def test_a_face_is_held_against_the_two_nearest_groups() -> None:
+    probes = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    assert nearness(CROWD.centres, probes) == pytest.approx([0.95, 0.55, 0.0])
+    assert nearness(CROWD.centres[:1], probes) == pytest.approx([1, 0, 0])
+    assert demand(CROWD, probes) == pytest.approx([0.175, -0.025, -0.3])
+
+
+def test_whoever_resembles_many_needs_more() -> None:
+    known = replace(BARE, crowd=CROWD)
+    common, rare = seen(1, 0, 0), seen(0, 0, 1)
+    average = identification_point(CROWD.operating_points, 0.01, 10, "c").threshold
+    for face in (common, rare):
+        point = search_point(known, face.embedding, 0.01, 10)
+        more = demanded(known, face.embedding)
+        assert point.threshold == pytest.approx(average + more)
+        named = identify(face, candidates(point.threshold), known, fpir=0.01, gallery_size=10)
+        assert (named.subject, named.score) == ("p0", point.threshold)  # a score is the cosine
+        below = candidates(float(np.nextafter(point.threshold, 0)))
+        assert identify(face, below, known, fpir=0.01, gallery_size=10).subject is None
+    assert demanded(known, common.embedding) > 0 > demanded(known, rare.embedding)
+    assert search_point(known, common.embedding, 1e-9, 10**6).threshold == 1.0
+
+
+def test_without_a_crowd_all_need_the_same() -> None:
+    assert demanded(BARE, FACE.embedding) == 0
+    assert search_point(BARE, FACE.embedding, 0.01, 10) == identification_point(
+        POINTS, 0.01, 10, "c"
+    )
+    assert BARE.search_points == tuple(POINTS)
+
+
+@pytest.mark.parametrize("name", [name for name in BUNDLES if bundle(name).crowd])
+def test_the_crowd_on_a_card_is_nobody_and_helps(name: str) -> None:
+    """Centres are means, so shorter than any embedding; at each rate its thresholds miss less."""
+    made = bundle(name)
+    assert made.crowd is not None
+    lengths = np.linalg.norm(made.crowd.centres, axis=1)
+    assert len(lengths) > 20
+    assert (lengths < 0.995).all()
+    strict = [p.fmr for p in made.crowd.operating_points if p.fmr <= 1e-3]
+    assert len(strict) > 3
+    for fmr in strict:
+        alone = operating_point(made.operating_points, fmr, made.contract)
+        together = operating_point(made.crowd.operating_points, fmr, made.contract)
+        assert together.fnmr < alone.fnmr
 
 
 # ------------------------------------------------------------------------------ the promise

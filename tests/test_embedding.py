@@ -73,6 +73,48 @@ def test_nothing_to_fuse() -> None:
         mien.fuse([embedding(1, 0), embedding(-1, 0)])
 
 
+def person(count: int, strangers: int = 0, seed: int = 0) -> list[Embedding]:
+    """Pictures of one person, and some of others at the end, each a step from what all share."""
+    random = np.random.default_rng(seed)
+    shared, own = np.full(32, 2.0), random.standard_normal(32)
+    who = [own] * (count - strangers) + [random.standard_normal(32) for _ in range(strangers)]
+    steps = 0.4 * random.standard_normal((count, 32))
+    made = normalize((shared + np.array(who) + steps).astype(np.float32))
+    return [Embedding(vector, "one") for vector in made]
+
+
+@pytest.mark.parametrize(("count", "strangers"), [(4, 1), (8, 1), (8, 3)])
+def test_fusing_leaves_a_stranger_out(count: int, strangers: int) -> None:
+    several = person(count, strangers)
+    expected = (True,) * (count - strangers) + (False,) * strangers
+    assert mien.agreeing(several) == expected
+    good = several[: count - strangers]
+    np.testing.assert_allclose(mien.fuse(several).vector, mien.fuse(good).vector, atol=1e-6)
+
+
+def test_pictures_that_agree_are_all_kept() -> None:
+    kept = [mien.agreeing(person(6, seed=seed)) for seed in range(50)]
+    assert np.mean(kept) > 0.97
+    assert mien.agreeing(person(2, 1)) == (True, True)  # which of two is wrong, nobody knows
+    assert mien.agreeing([embedding(1, 0)] * 5) == (True,) * 5
+
+
+@given(vectors=rows)
+def test_most_pictures_are_kept(vectors: np.ndarray) -> None:
+    unit = normalize(vectors)
+    assert 2 * sum(mien.agreeing([Embedding(row, "one") for row in unit])) > len(unit)
+
+
+def test_qualities_weigh() -> None:
+    sharp, blurred = embedding(1, 0), embedding(0, 1)
+    x, y = mien.fuse([sharp, blurred], [1.0, 0.25]).vector
+    assert x / y == pytest.approx(2)  # the square root of four times
+    assert mien.fuse([sharp, blurred], [1.0, 0.0]).vector[1] > 0
+    for bad in ([1.0], [1.0, 2.0], [1.0, float("nan")]):
+        with pytest.raises(mien.InputError, match="as many qualities"):
+            mien.fuse([sharp, blurred], bad)
+
+
 @given(vectors=rows, seed=st.integers(0, 9))
 def test_mean_direction_ignores_order(vectors: np.ndarray, seed: int) -> None:
     unit = normalize(vectors)

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, data in models.items():
         print(f"{hashlib.sha256(data).hexdigest()}  {len(data):>10,}  {name}")
     if options.check:
-        return _report_differences(models, options.out)
+        return report_differences(models, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, data in models.items():
         (options.out / name).write_bytes(data)
@@ -141,7 +141,7 @@ def _verified(original: Original, data: bytes) -> bytes:
     return data
 
 
-def _report_differences(models: dict[str, bytes], folder: Path) -> int:
+def report_differences(models: dict[str, bytes], folder: Path) -> int:
     different = []
     for name, data in models.items():
         path = folder / name

@@ -5,20 +5,22 @@ end mark. A reader that misjudges one field reads every later one wrong, so each
 value that has only one sensible reading is checked and the stream must end
 exactly where the last layer does.
 
-Only the layers of the face recognition ResNet are known here; the format of
-each was taken from the `serialize` functions in dlib's `dnn/core.h` and
-`dnn/layers.h`.
+Only the layers of dlib's face networks (recognition, gender, age) are known here;
+the format of each was taken from the `serialize` functions in dlib's
+`dnn/core.h`, `dnn/layers.h` and `dnn/loss.h`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Weights = NDArray[np.float32]
+Array = TypeVar("Array", Weights, NDArray[np.float64])
 
 
 class CorruptStream(ValueError):
@@ -71,11 +73,19 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Multiply:
+    """Multiply everything by a constant: what dropout becomes once training is over."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
 class FullyConnected:
-    weight: Weights  # (inputs, outputs); the face network's has no bias
+    weight: Weights  # (inputs, outputs)
+    bias: Weights  # (outputs,); empty in the recognition network
 
 
-Layer = Convolution | Affine | Relu | AddPrevious | Pool | FullyConnected
+Layer = Convolution | Affine | Relu | AddPrevious | Pool | Multiply | FullyConnected
 
 
 class Reader:
@@ -158,9 +168,13 @@ def read_network(data: bytes) -> tuple[InputLayer, list[Layer]]:
     """Return the input layer and the layers in the order pixels pass them."""
     reader = Reader(data)
     reader.expect_version(1, "loss layer")
-    if (loss := reader.string()) != "loss_metric_2":
-        raise reader.fail(f"loss layer {loss!r}, 'loss_metric_2' expected")
-    reader.real(), reader.real()  # margin and distance threshold: training only
+    match reader.string():
+        case "loss_metric_2":
+            reader.real(), reader.real()  # margin and distance threshold: training only
+        case "loss_multiclass_log_":
+            pass
+        case loss:
+            raise reader.fail(f"unknown loss layer {loss!r}")
 
     payloads = _read_nesting(reader)
     source = _read_input(reader)
@@ -202,6 +216,8 @@ def _read_layer(reader: Reader) -> Layer:
             return _read_convolution(reader)
         case "affine_":
             return _read_affine(reader)
+        case "bn_con2":
+            return _read_batch_normalisation(reader)
         case "relu_":
             return Relu()
         case "add_prev_":
@@ -210,6 +226,10 @@ def _read_layer(reader: Reader) -> Layer:
             return _read_pool(reader, "max")
         case "avg_pool_2":
             return _read_pool(reader, "avg")
+        case "multiply_":
+            return Multiply(reader.real())
+        case "dropout_":
+            return _read_dropout(reader)
         case "fc_2":
             return _read_fully_connected(reader)
         case unknown:
@@ -239,6 +259,27 @@ def _read_affine(reader: Reader) -> Affine:
     return Affine(gain.ravel(), offset.ravel())
 
 
+def _read_batch_normalisation(reader: Reader) -> Affine:
+    """Frozen as dlib freezes it when the network is read for use."""
+    params = reader.tensor().ravel().astype(np.float64)
+    gain_shape, offset_shape = reader.alias(), reader.alias()
+    gain, offset = _split(reader, params, gain_shape, offset_shape)
+    reader.tensor(), reader.tensor()  # means and deviations of the last training batch
+    means, variances = (reader.tensor().ravel().astype(np.float64) for _ in range(2))
+    reader.count(), reader.count()  # updates so far, window of the running statistics
+    _skip_learning_rates(reader)
+    frozen = gain.ravel() / np.sqrt(variances + reader.real())
+    shift = offset.ravel() - frozen * means
+    return Affine(frozen.astype(np.float32), shift.astype(np.float32))
+
+
+def _read_dropout(reader: Reader) -> Multiply:
+    """Drops nothing after training; every value shrinks by the share that was kept."""
+    rate = reader.real()
+    reader.tensor()  # the mask of the last training batch
+    return Multiply(1 - rate)
+
+
 def _read_pool(reader: Reader, kind: str) -> Pool:
     size = _same(reader, "pool size")
     stride = _same(reader, "stride")
@@ -251,12 +292,12 @@ def _read_fully_connected(reader: Reader) -> FullyConnected:
     outputs, inputs = reader.count(), reader.count()
     params = reader.tensor().ravel()
     weight_shape, bias_shape = reader.alias(), reader.alias()
-    reader.integer()  # bias mode: the empty bias alias already says there is none
+    reader.integer()  # bias mode: an empty bias alias says as much
     _skip_learning_rates(reader)
-    weight, _ = _split(reader, params, weight_shape, bias_shape)
-    if math.prod(bias_shape) != 0 or weight.size != inputs * outputs:
+    weight, bias = _split(reader, params, weight_shape, bias_shape)
+    if bias.size not in (0, outputs) or weight.size != inputs * outputs:
         raise reader.fail("a fully connected layer of another kind")
-    return FullyConnected(weight.reshape(inputs, outputs))
+    return FullyConnected(weight.reshape(inputs, outputs), bias.ravel())
 
 
 def _same(reader: Reader, what: str) -> int:
@@ -268,8 +309,8 @@ def _same(reader: Reader, what: str) -> int:
 
 
 def _split(
-    reader: Reader, params: Weights, first: tuple[int, ...], second: tuple[int, ...]
-) -> tuple[Weights, Weights]:
+    reader: Reader, params: Array, first: tuple[int, ...], second: tuple[int, ...]
+) -> tuple[Array, Array]:
     """dlib keeps a layer's parameters in one tensor, the views one after the other."""
     cut = math.prod(first)
     if cut + math.prod(second) != params.size:

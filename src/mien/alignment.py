@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mien.errors import InputError
 from mien.geometry import compose, invert, scale_of, similarity_transform, transform_points
-from mien.types import Affine, AlignedFace, Frame, Image, Landmarks, Pixels
+from mien.types import Affine, AlignedFace, Box, Frame, Image, Landmarks, Pixels
 
 
 def align(image: Image, landmarks: Landmarks, frame: Frame) -> AlignedFace:
@@ -39,6 +39,36 @@ def align_views(image: Image, landmarks: Landmarks, frame: Frame, views: int) ->
         AlignedFace(_warp(image.pixels, transform, frame.size), transform, residual)
         for transform in (compose(view, straight) for view in _views(frame.size, views))
     ]
+
+
+def cut(image: Image, box: Box, size: tuple[int, int], margin: float = 0.0) -> AlignedFace:
+    """The square around a face's box, upright, with `margin` of its side added on every side.
+
+    For networks that learnt from crops of boxes and not of landmarks. `size` is (width, height);
+    what lies outside the picture is black, and `residual` is 0: no landmarks are looked at.
+    Raises `InputError` for an empty box.
+    """
+    transform = box_transform(box, size, margin)
+    return AlignedFace(_warp(image.pixels, transform, size), transform, 0.0)
+
+
+def box_transform(box: Box, size: tuple[int, int], margin: float) -> Affine:
+    """The map from a picture to what `cut` makes of it. Raises `InputError` for an empty box."""
+    side = max(box.width, box.height) * (1 + 2 * margin)
+    if not side > 0:
+        raise InputError("the box of the face is empty")
+    scale = max(size) / side
+    middle = np.array([(box.left + box.right) / 2, (box.top + box.bottom) / 2])
+    centre = (np.array(size) - 1) / 2
+    return np.column_stack([scale * np.eye(2), centre - scale * middle])
+
+
+def resized(frame: Frame, side: int) -> Frame:
+    """The same frame with crops of another size: `side` is the longer one, in pixels."""
+    scale = side / max(frame.size)
+    width, height = (round(scale * length) for length in frame.size)
+    template = ((np.array(frame.template) + 0.5) * scale - 0.5).tolist()
+    return Frame((width, height), tuple((x, y) for x, y in template))
 
 
 @cache

@@ -6,16 +6,20 @@ exact although only pairs above a floor are ever stored. That loses nothing: whe
 scores reaches a value, one of the scores does. One lucky pair, which is all that DBSCAN and
 connected components need to merge two people, moves a mean of many pairs very little.
 
-The threshold is an operating point of the recogniser (see `linkage`) and falls as groups grow, for
-a mean over many comparisons strays less than a single one. What is known for certain always holds:
-faces to be kept apart (two faces of one picture are two people), faces known to belong together,
-and the groups of an earlier run, which keep their numbers when new faces join them.
+The threshold is an operating point of the recogniser, chosen by the album itself (see `linkage`),
+and falls as groups grow, for a mean over many comparisons strays less than a single one. Odd
+pictures of a person are then told by the few that they resemble: what is left over joins the group
+in which its best three scores are high.
+
+What is known for certain always holds: faces to be kept apart (two faces of one picture are two
+people), faces known to belong together, and the groups of an earlier run, which keep their numbers
+when new faces join them.
 
 Source of the order of merging: reciprocal nearest neighbours, as in Murtagh, "A survey of recent
 advances in hierarchical clustering algorithms", 1983.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -33,7 +37,12 @@ NONE = -1
 MIN_QUALITY = 0.1
 """Faces below this quality may join a group but found none and connect none."""
 
-_SETTLED = 10_000  # thresholds are no looser for albums smaller than this many faces
+_LOOSEST = 1e-3  # no threshold is looser than this false match rate, whatever the album
+_STEP = 5  # groups need a mean that single faces reach at this many times the false match rate
+_SAMPLE = 2048  # faces whose scores with all others tell what an album is like
+_REMNANT = 8  # a group of up to so many faces may be what was left of a larger one
+_BEST = 3  # scores that tell whether they are
+_ROUNDS = 3
 _LIMIT = 64  # neighbours kept of a face among those before it; bounds memory for famous people
 _ROWS, _COLUMNS = 1024, 8192  # of the score matrix at a time: 32 MB
 _CHUNK = 1 << 16
@@ -60,21 +69,45 @@ class Linkage:
 
 
 def linkage(
-    points: Sequence[OperatingPoint], faces: int, contract: str, *, fpir: float = 0.5
+    points: Sequence[OperatingPoint],
+    vectors: NDArray[np.float32],
+    contract: str,
+    *,
+    fdr: float = 0.02,
 ) -> Linkage:
-    """The thresholds for an album of so many faces.
+    """The thresholds for an album, by its unit vectors (n, dim).
 
-    `fpir` is how often a lone face may find a stranger in the whole album that passes for the same
-    person; the more faces there are, the stricter each comparison becomes. Groups need a tenth of
-    that strictness: ten times the false match rate. Both were chosen on the people of LFW's
-    development training set. Raises `NoOperatingPoint`.
+    `fdr` is the false discovery rate: of all pairs of faces that reach the threshold, the share
+    that are not the same person. How many strangers reach it follows from the false match rate,
+    how many pairs do is counted, on a sample of the faces; so an album of few people with many
+    pictures gets a lower threshold than a crowd in which everybody is seen once. The settings
+    here were chosen on the people of LFW's development training set and on the training pictures
+    of 29 celebrities. Raises `NoOperatingPoint`, and `InputError` for a rate that is none.
     """
-    size = max(faces, _SETTLED)
-    alone = decision.identification_point(points, fpir, size, contract)
-    # A rate of ten is a certainty in so large an album, hence the step back to a rate per search.
-    rate = decision.fpir_for(10 * decision.fmr_for(fpir, size), size)
-    grouped = decision.identification_point(points, min(rate, 1 - 1e-12), size, contract)
+    if not 0 < fdr < 1:
+        raise InputError(f"a false discovery rate lies between 0 and 1, got {fdr:g}")
+    reached = _pairs_reaching(vectors)
+    count = len(vectors)
+    for fmr in np.geomspace(_LOOSEST, 1e-15, 241):
+        alone = decision.identification_point(points, float(fmr), 1, contract)
+        if fmr * count * (count - 1) / 2 <= fdr * max(1, reached(alone.threshold)):
+            break
+    grouped = decision.identification_point(points, float(_STEP * fmr), 1, contract)
     return Linkage(alone, grouped)
+
+
+def _pairs_reaching(vectors: NDArray[np.float32]) -> Callable[[float], float]:
+    """How many pairs of faces score at least a threshold, estimated from a sample of the faces."""
+    count = len(vectors)
+    edges = np.linspace(-1, 1, 20_001)
+    at_least = np.zeros(len(edges))
+    rows = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)
+    for start in range(0, count, _COLUMNS):
+        scores = np.clip(vectors[rows] @ vectors[start : start + _COLUMNS].T, -1, 1)
+        at_least[:-1] += np.histogram(scores, edges)[0]
+    at_least = np.cumsum(at_least[::-1])[::-1]
+    pairs = np.maximum(at_least - len(rows), 0) * count / max(1, len(rows)) / 2  # none with itself
+    return lambda threshold: float(np.interp(threshold, edges, pairs))
 
 
 # --------------------------------------------------------------------------------------- grouping
@@ -115,7 +148,8 @@ def cluster(
     # A part that somebody vouched for counts as usable, whatever its faces look like.
     good = np.bincount(part, usable, len(seeds)) > 0
     good |= (np.bincount(part, minlength=len(seeds)) > 1) | (seeds != NONE)
-    pairs = part[_neighbours(vectors, needs.grouped.threshold, _first_new(known))]
+    faces, scores = _neighbours(vectors, needs.grouped.threshold, _first_new(known))
+    pairs = part[faces]
     groups = _Groups(
         sums=_sums(vectors, part, len(seeds)),
         sizes=np.bincount(part, minlength=len(seeds)).astype(np.float64),
@@ -123,11 +157,15 @@ def cluster(
         forbidden=_forbidden(part, apart),
         needs=needs,
     )
-    moved = groups.merge(pairs[good[pairs].all(axis=1)])
+    clean = good[pairs].all(axis=1)
+    moved = groups.merge(pairs[clean])
+    for _ in range(_ROUNDS):
+        moved = groups.absorb(moved[part], faces[clean], scores[clean])[moved]
     numbers = groups.lock
     # Now the poor ones: with every usable group locked, they can only be added to it.
     groups.lock = np.where(good, np.arange(len(good)), NONE)
     moved = groups.merge(moved[pairs])[moved]
+    moved = groups.absorb(moved[part], faces, scores)[moved]
     return _numbered(groups.lock[moved[part]], numbers)
 
 
@@ -201,12 +239,14 @@ def _sums(vectors: NDArray[np.float32], part: Labels, parts: int) -> NDArray[np.
     return sums
 
 
-def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs:
-    """Pairs (m, 2) of faces that score at least `floor`, one of them `first` or a later one.
+def _neighbours(
+    vectors: NDArray[np.float32], floor: float, first: int
+) -> tuple[Pairs, NDArray[np.float32]]:
+    """Pairs (m, 2) of faces that score at least `floor`, one of them `first` or later; scores (m,).
 
     Of each face the `_LIMIT` best among those before it are kept.
     """
-    found = [np.zeros((0, 2), np.int64)]
+    found, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for top in range(first, len(vectors), _ROWS):
         block = vectors[top : top + _ROWS]
         kept = [_NOTHING]
@@ -219,9 +259,10 @@ def _neighbours(vectors: NDArray[np.float32], floor: float, first: int) -> Pairs
             kept.append((row[before], column[before], product.ravel()[flat[before]]))
             if sum(len(rows) for rows, _, _ in kept) > 8 * _LIMIT * _ROWS:
                 kept = [_best(kept)]
-        row, column, _ = _best(kept)
+        row, column, score = _best(kept)
         found.append(np.column_stack([column, row + top]))
-    return np.concatenate(found)
+        scores.append(score)
+    return np.concatenate(found), np.concatenate(scores)
 
 
 _Scored = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -323,10 +364,57 @@ class _Groups:
         one, other = one[filled <= room[other]], other[filled <= room[other]]
         one, first = np.unique(one, return_index=True)
         step[one] = other[first]
+        return self._without_conflict(one, step)
+
+    def absorb(self, home: Labels, faces: Pairs, scores: NDArray[np.float32]) -> Labels:
+        """Join what is left over to larger groups that it resembles; where each group went (g,).
+
+        `home` (n,) is the group of each face; `scores` (m,) are those of the pairs in `faces`
+        (m, 2), and pairs that are not named count as the floor. How much a face resembles a group
+        is the mean of its `_BEST` best scores there. A group of up to `_REMNANT` faces joins where
+        the mean of its faces reaches what single faces need.
+        """
+        floor = self.needs.grouped.threshold
+        face, group = np.concatenate([faces, faces[:, ::-1]]).T
+        group, score = home[group], np.tile(scores, 2)
+        mine = home[face]
+        left = (self.sizes[mine] <= _REMNANT) & (self.lock[mine] == NONE)
+        left &= self.sizes[group] > self.sizes[mine]
+        face, group, score = face[left], group[left], score[left].astype(np.float64)
+        order = np.lexsort((-score, group, face))
+        face, group, score = face[order], group[order], score[order]
+        first = np.flatnonzero(np.diff(face, prepend=-1) | np.diff(group, prepend=-1))
+        rank = np.arange(len(face)) - np.repeat(first, np.diff(first, append=len(face)))
+        best = np.where(rank < _BEST, score - floor, 0)
+        above = np.add.reduceat(best, first) if len(first) else best
+        above /= np.minimum(_BEST, self.sizes[group[first]])
+        one, other = home[face[first]], group[first]
+        both, number = np.unique((one << 32) | other, return_inverse=True)
+        one, other = both >> 32, both & 0xFFFFFFFF
+        mean = floor + np.bincount(number, above, len(both)) / self.sizes[one]
+        fits = (mean >= self.needs.alone.threshold) & ~np.isin(
+            _keys(np.column_stack([one, other])), _keys(self.forbidden)
+        )
+        one, other, mean = one[fits], other[fits], mean[fits]
+        order = np.lexsort((-mean, one))
+        one, first = np.unique(one[order], return_index=True)
+        other = other[order][first]
+        settled = ~np.isin(other, one)  # who moves itself takes nobody in before it has arrived
+        step = np.arange(len(self.lock))
+        step[one[settled]] = other[settled]
+        joins = self._without_conflict(one[settled], step)
+        self._join(joins, step)
+        return step
+
+    def _without_conflict(self, joins: Labels, step: Labels) -> Labels:
+        """Those that `step` does not bring together with what they are to be kept apart from.
+
+        The others stay where they are, as `step` is told.
+        """
         p, q = self.forbidden[step[self.forbidden[:, 0]] == step[self.forbidden[:, 1]]].T
-        conflict = np.intersect1d(one, np.concatenate([p, q]))
+        conflict = np.intersect1d(joins, np.concatenate([p, q]))
         step[conflict] = conflict
-        return np.setdiff1d(one, conflict)
+        return np.setdiff1d(joins, conflict)
 
     def _scored(self, pairs: Pairs) -> tuple[Labels, Labels, NDArray[np.float64]]:
         """Both ends, and by how much the mean exceeds what is needed, of pairs that may count."""

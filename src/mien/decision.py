@@ -5,13 +5,14 @@ one-to-one comparison, FPIR (false positive identification rate) for one-to-many
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mien.cards import Bundle
 from mien.errors import InputError, NoOperatingPoint
-from mien.types import Face, Identification, Match, OperatingPoint
+from mien.types import Crowd, Embedding, Identification, Match, OperatingPoint, RecognizedFace
 
 
 def operating_point(points: Sequence[OperatingPoint], fmr: float, contract: str) -> OperatingPoint:
@@ -101,26 +102,71 @@ def fpir_for(fmr: float, gallery_size: int) -> float:
     return -float(np.expm1(np.log1p(-fmr) * max(1, gallery_size)))
 
 
+NEAREST = 2
+"""How many centres of a crowd a face is held against."""
+
+
+def nearness(centres: NDArray[np.float32], probes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How near probes (n, dim) lie to groups of people: the mean (n,) of their highest scores."""
+    scores = np.atleast_2d(probes) @ centres.T
+    count = min(NEAREST, len(centres))
+    mean: NDArray[np.float64] = np.partition(scores, -count, axis=1)[:, -count:].mean(
+        axis=1, dtype=np.float64
+    )
+    return mean
+
+
+def demand(crowd: Crowd, probes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much more than an average face probes (n, dim) have to score, (n,); less if negative.
+
+    A face that resembles many people scores high against some of any gallery. Cohort
+    normalisation (Auckenthaler and others, "Score normalization for text-independent speaker
+    verification systems", 2000) subtracts from a score what strangers give for the same probe;
+    here the strangers are the centres of groups of people.
+    """
+    more: NDArray[np.float64] = crowd.share * (nearness(crowd.centres, probes) - crowd.middle)
+    return more
+
+
+def search_point(
+    bundle: Bundle, probe: Embedding, fpir: float, gallery_size: int
+) -> OperatingPoint:
+    """The threshold for this probe at which strangers are named at a rate of at most `fpir`.
+
+    That of `identification_point`, moved by what its resemblance to many people demands where the
+    bundle knows its crowd. Raises `NoOperatingPoint` when the model was never measured.
+    """
+    point = identification_point(bundle.search_points, fpir, gallery_size, bundle.contract)
+    return replace(point, threshold=min(1.0, point.threshold + demanded(bundle, probe)))
+
+
+def demanded(bundle: Bundle, probe: Embedding) -> float:
+    """`demand` of one probe; 0 where the bundle knows no crowd.
+
+    What is left of a score is read through the bundle's `search_points`.
+    """
+    return 0.0 if bundle.crowd is None else float(demand(bundle.crowd, probe.vector)[0])
+
+
 def identify(
-    face: Face,
+    face: RecognizedFace,
     candidates: Sequence[Match],
-    points: Sequence[OperatingPoint],
+    bundle: Bundle,
     *,
     fpir: float,
     gallery_size: int,
-    contract: str,
 ) -> Identification:
     """Name the best candidate, or nobody: the open-set decision.
 
-    `candidates` are the best subjects, best first. The threshold is the one at which strangers
-    are named at a rate of at most `fpir` in a gallery of `gallery_size` templates. Raises
-    `NoOperatingPoint` when the model was never measured.
+    `candidates` are the best subjects, best first; `bundle` is what made the embeddings. The
+    threshold is the one at which strangers are named at a rate of at most `fpir` in a gallery of
+    `gallery_size` templates. Raises `NoOperatingPoint` when the model was never measured.
     """
-    point = identification_point(points, fpir, gallery_size, contract)
+    point = search_point(bundle, face.embedding, fpir, gallery_size)
     best = candidates[0] if candidates else None
     named = best is not None and point.accepts(best.score)
     return Identification(
-        face,
+        face.face,
         best.subject if best and named else None,
         best.score if best else -1.0,
         tuple(candidates),
@@ -128,6 +174,37 @@ def identify(
         fpir,
         gallery_size,
     )
+
+
+# ---------------------------------------------------------------------- one decision, asked again
+
+
+def spent(fpir: float, look: int) -> float:
+    """The FPIR at which look number `look` (from 1) at the same person may be decided.
+
+    Whoever is looked up again and again has many chances to be named wrongly. The shares 1/2, 1/6,
+    1/12, ... = 1 / (k (k + 1)) sum to 1, so by the union bound all looks together, however many
+    they become, name strangers at a rate of at most `fpir`.
+    """
+    if look < 1:
+        raise InputError(f"looks are counted from 1, got {look}")
+    return fpir / (look * (look + 1))
+
+
+def steady(
+    before: Identification | None, now: Identification, bundle: Bundle, probe: Embedding
+) -> Identification:
+    """The decision after another look, with hysteresis: a name once given is not dropped lightly.
+
+    It stays while its person still scores what half of all strangers would not reach in this
+    gallery (FPIR 0.5); then the new look decides alone. To be named takes the full threshold.
+    `probe` is what was looked up now.
+    """
+    if before is None or before.subject is None or now.subject == before.subject:
+        return now
+    leave = search_point(bundle, probe, 0.5, now.gallery_size)
+    scores = [match.score for match in now.candidates if match.subject == before.subject]
+    return before if scores and leave.accepts(scores[0]) else now
 
 
 # ------------------------------------------------------------------------- the user's own pairs

@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+import PIL.ImageOps
 
 from mien.types import Box, Image, Landmarks
 
@@ -59,6 +60,20 @@ def contact_sheet(images: Sequence[Image], columns: int, side: int = 320) -> Ima
         left, top = column * side, row * side
         sheet.paste(tile, (left + (side - tile.width) // 2, top + (side - tile.height) // 2))
     return Image(np.asarray(sheet))
+
+
+def captioned(image: Image, lines: Sequence[str], side: int) -> Image:
+    """A picture fitted into a square of `side` pixels, with small lines of text below it."""
+    font = PIL.ImageFont.load_default(max(11.0, side / 12))
+    step = round(1.3 * max(11.0, side / 12))
+    canvas = PIL.Image.new("RGB", (side, side + step * len(lines) + 4), (24, 24, 24))
+    tile = PIL.ImageOps.pad(PIL.Image.fromarray(image.pixels), (side, side), color=(24, 24, 24))
+    canvas.paste(tile, (0, 0))
+    draw = PIL.ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        fits = next(n for n in range(len(line), -1, -1) if draw.textlength(line[:n], font) < side)
+        draw.text((3, side + step * number), line[:fits], font=font, fill=(235, 235, 235))
+    return Image(np.asarray(canvas), image.source)
 
 
 def _edges(box: Box) -> tuple[float, float, float, float]:

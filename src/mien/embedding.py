@@ -64,17 +64,60 @@ def similarity(a: Embedding, b: Embedding) -> float:
     return float(np.clip(a.vector @ b.vector, -1.0, 1.0))
 
 
-def fuse(embeddings: Sequence[Embedding]) -> Embedding:
+def fuse(embeddings: Sequence[Embedding], qualities: Sequence[float] | None = None) -> Embedding:
     """One embedding for several pictures of the same person: the direction of their mean.
 
-    Raises `InputError` when there are none, `ContractMismatch` when they do not belong together.
+    Of three or more, those that do not agree with the rest are left out (see `agreeing`).
+    `qualities`, in [0, 1], weigh the pictures by their square roots. Raises `InputError` when there
+    are none or the numbers differ, `ContractMismatch` when they do not belong together.
     """
+    vectors = _stacked(embeddings)
+    weights = np.ones(len(vectors), np.float32)
+    if qualities is not None:
+        if len(qualities) != len(vectors) or not all(0 <= quality <= 1 for quality in qualities):
+            raise InputError(f"{len(vectors)} embeddings need as many qualities, from 0 to 1")
+        weights = np.sqrt(np.maximum(qualities, _LEAST_QUALITY)).astype(np.float32)
+    weights = weights * _agreeing(vectors)
+    return Embedding(mean_direction(vectors * weights[:, None]), embeddings[0].contract)
+
+
+def agreeing(embeddings: Sequence[Embedding]) -> tuple[bool, ...]:
+    """Which pictures of one person agree with the others: what `fuse` takes, and what is suspect.
+
+    A picture is left out when its cosine with the mean of the others lies more than three
+    deviations below the median of the same for all; the deviation is 1.48 times the median absolute
+    one (Hampel, 1974), and not less than a quarter of what the median lacks to 1. More than
+    half are always kept, and all of fewer than three. Raises as `fuse`.
+    """
+    return tuple(_agreeing(_stacked(embeddings)).tolist())
+
+
+_LEAST_QUALITY = 0.05  # a poor picture still counts for something
+_DEVIATIONS = 3.0
+
+
+def _agreeing(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    kept = np.ones(len(vectors), bool)
+    for _ in range(2):  # the second look is not blurred by what the first one left out
+        shares = vectors * kept[:, None]
+        others = shares.sum(axis=0) - shares
+        norms = np.maximum(np.linalg.norm(others, axis=1), 1e-12)
+        cosines = np.einsum("ij,ij->i", vectors, others) / norms
+        median = np.median(cosines[kept])
+        spread = 1.4826 * np.median(np.abs(cosines[kept] - median))
+        near = cosines >= median - _DEVIATIONS * max(spread, (1 - median) / 4)
+        if len(vectors) < 3 or 2 * near.sum() <= len(vectors):
+            break
+        kept = near
+    return kept
+
+
+def _stacked(embeddings: Sequence[Embedding]) -> NDArray[np.float32]:
     if not embeddings:
         raise InputError("there is nothing to fuse: give at least one embedding")
-    first = embeddings[0]
     for other in embeddings[1:]:
-        require_contract(first.contract, other.contract)
-    return Embedding(mean_direction(np.stack([e.vector for e in embeddings])), first.contract)
+        require_contract(embeddings[0].contract, other.contract)
+    return np.stack([embedding.vector for embedding in embeddings])
 
 
 def mean_direction(vectors: NDArray[np.float32]) -> Vector:

@@ -56,6 +56,22 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     return overlap
 
 
+def giou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Generalised IoU of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m) in (-1, 1].
+
+    `iou` less the share of the smallest box around both that neither covers, so that boxes which
+    do not meet still differ by how far apart they are. Source: Rezatofighi and others,
+    "Generalized intersection over union", 2019.
+    """
+    shared = _intersection(a, b)
+    union = np.maximum(_area(a)[:, None] + _area(b)[None, :] - shared, np.float32(1e-9))
+    near = np.minimum(a[:, None, :2], b[None, :, :2])
+    far = np.maximum(a[:, None, 2:], b[None, :, 2:])
+    around: NDArray[np.float32] = np.maximum(np.prod(far - near, axis=2), union)
+    overlap: NDArray[np.float32] = shared / union - (around - union) / around
+    return overlap
+
+
 def inside(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     """Which share of every box of `a` (n, 4) lies inside every box of `b` (m, 4): (n, m)."""
     area = np.maximum(_area(a), np.float32(1e-9))[:, None]

@@ -2,17 +2,20 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
+
+import numpy as np
 
 from mien import cards, decision
 from mien.alignment import align, align_views
 from mien.detection import Choose, Detector, only
 from mien.detection.mtcnn import Mtcnn
 from mien.detection.retinaface import RetinaFace, exported
+from mien.detection.scrfd import Scrfd
 from mien.detection.yunet import YuNet
 from mien.embedding import Embedder, NetworkEmbedder, mean_direction, similarity
 from mien.errors import InputError, ModelError
@@ -27,6 +30,7 @@ from mien.types import (
     OperatingPoint,
     Quality,
     RecognizedFace,
+    Vector,
     Verification,
 )
 
@@ -35,6 +39,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "retinaface-export": exported,
     "yunet": YuNet,
     "mtcnn": Mtcnn,
+    "scrfd": Scrfd,
 }
 
 T = TypeVar("T")
@@ -67,8 +72,14 @@ def load(
     detector = load_detector(
         bundle.detector, min_face=min_face, max_face=max_face, provider=provider
     )
-    embedder = NetworkEmbedder(bundle.embedder, open_session(bundle.embedder, precision, provider))
-    return Recognizer(bundle, detector, embedder, threads or processors())
+    made = []
+    for part in bundle.members or (bundle,):
+        network = NetworkEmbedder(part.embedder, open_session(part.embedder, precision, provider))
+        made.append(Recognizer(part, detector, network, threads or processors()))
+    first = made[0]
+    if not bundle.members:
+        return first
+    return Ensemble(bundle, detector, first.embedder, first.threads, tuple(made))
 
 
 def load_detector(
@@ -149,16 +160,30 @@ class Recognizer:
 
     def describe(self, image: Image, faces: list[Face]) -> list[RecognizedFace]:
         """Align and embed the faces that a detector found in a picture, in one batch."""
+        return self.describe_batch([(image, faces)])[0]
+
+    def describe_batch(
+        self, found: Sequence[tuple[Image, list[Face]]]
+    ) -> list[list[RecognizedFace]]:
+        """`describe` for several pictures, all their faces in one batch."""
         views = self.bundle.views
-        crops = [align_views(image, face.landmarks, self.frame, views) for face in faces]
-        vectors = self.embedder.embed_batch([view for crop in crops for view in crop])
+        crops = [
+            [align_views(image, face.landmarks, self.frame, views) for face in faces]
+            for image, faces in found
+        ]
+        flat = [view for faces in crops for crop in faces for view in crop]
+        vectors = self.embedder.embed_batch(flat)
+        of_face = iter([vectors[i : i + views] for i in range(0, len(flat), views)])
         return [
-            RecognizedFace(
-                face,
-                assess(face, crop[0]),
-                Embedding(mean_direction(vectors[i * views : (i + 1) * views]), self.contract),
-            )
-            for i, (face, crop) in enumerate(zip(faces, crops, strict=True))
+            [
+                RecognizedFace(
+                    face,
+                    assess(face, crop[0]),
+                    Embedding(mean_direction(next(of_face)), self.contract),
+                )
+                for face, crop in zip(faces, aligned, strict=True)
+            ]
+            for (_, faces), aligned in zip(found, crops, strict=True)
         ]
 
     def assess(self, image: Image, face: Face) -> Quality:
@@ -181,6 +206,32 @@ class Recognizer:
     def operating_point(self, fmr: float) -> OperatingPoint:
         """The threshold measured at a false match rate. Raises `NoOperatingPoint`."""
         return decision.operating_point(self.bundle.operating_points, fmr, self.contract)
+
+
+@dataclass(frozen=True)
+class Ensemble(Recognizer):
+    """Several embedders behind one detector: a score is the weighted mean of their scores.
+
+    Their vectors, scaled by the roots of the weights, are joined to one: its length is one again,
+    and its products are those means.
+    """
+
+    members: tuple[Recognizer, ...] = ()
+
+    def describe_batch(
+        self, found: Sequence[tuple[Image, list[Face]]]
+    ) -> list[list[RecognizedFace]]:
+        scales = np.sqrt(np.array(self.bundle.weights, np.float32))
+        by_member = [member.describe_batch(found) for member in self.members]
+        return [
+            [self._join(views, scales) for views in zip(*pictures, strict=True)]
+            for pictures in zip(*by_member, strict=True)
+        ]
+
+    def _join(self, views: tuple[RecognizedFace, ...], scales: Vector) -> RecognizedFace:
+        parts = [scale * view.embedding.vector for scale, view in zip(scales, views, strict=True)]
+        vector = mean_direction(np.concatenate(parts)[None])  # weights are rounded: length 1 again
+        return replace(views[0], embedding=Embedding(vector, self.contract))
 
 
 def ordered_map(

@@ -13,6 +13,7 @@ Stated once, true everywhere:
   Vectors of two contracts are never compared.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,87 @@ class Quality:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where a head points, in degrees; all 0 for a face that looks into the camera.
+
+    `yaw` > 0: turned to the right of the picture. `pitch` > 0: raised. `roll` > 0: leaning to the
+    right of the picture (clockwise).
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One of several labels, and what the network gives each of them; they sum to 1.
+
+    The probabilities are the network's own and not calibrated.
+    """
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Apparent age in years, and the middle 80% of what the network holds possible."""
+
+    years: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessPoint:
+    """A threshold for liveness together with the evidence for it.
+
+    A face passes as live when its score is at least `threshold`. `apcer` of the attacks pass,
+    `bpcer` of the real faces do not (ISO/IEC 30107-3), as measured on `protocol`; `apcer` is that
+    of the kind of attack that passes most often.
+    """
+
+    threshold: float
+    apcer: float
+    bpcer: float
+    protocol: str
+
+    def accepts(self, score: float) -> bool:
+        return score >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong.
+
+    `score` is in [0, 1], higher for a living face.
+    """
+
+    live: bool
+    score: float
+    operating_point: LivenessPoint
+
+
+Answer = Category | Age | Liveness
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Analysis:
+    """What one face looks like. None stands for what was not asked for or has no model here."""
+
+    face: Face
+    quality: Quality
+    pose: Pose
+    age: Age | None = None
+    gender: Category | None = None
+    expression: Category | None = None
+    ethnicity: Category | None = None
+    liveness: Liveness | None = None
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Embedding:
     """Who a face is, as a unit vector float32 (dim,), and the contract that made it."""
@@ -163,6 +245,27 @@ class OperatingPoint:
         return score >= self.threshold
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Crowd:
+    """How faces of strangers are spread, and what a search may conclude from it.
+
+    `centres` (n, dim) float32 are the means of groups of people who resemble one another, so none
+    is anybody's template. A probe near them has many lookalikes and needs a higher score (see
+    `mien.decision.demand`): `share` of the amount by which its nearness exceeds `middle`, that of
+    an average face. `operating_points` hold for scores less that demand, one probe against one
+    template.
+    """
+
+    centres: NDArray[np.float32]
+    share: float
+    middle: float
+    operating_points: tuple[OperatingPoint, ...]
+
+    def __post_init__(self) -> None:
+        if self.centres.ndim != 2 or not np.isfinite(self.centres).all():
+            raise InputError(f"centres are finite rows, got shape {self.centres.shape}")
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """Whether two faces are the same person, and how often such an answer is wrong."""
@@ -199,8 +302,8 @@ class Match:
 class Identification:
     """Who a face is among the enrolled: `subject`, or None for "unknown".
 
-    `operating_point.threshold` is the score that was needed: chosen so that a stranger is named
-    at a rate of at most `fpir` in a gallery of `gallery_size` templates. `candidates` are the
+    `operating_point.threshold` is the score that this face needed: chosen so that a stranger is
+    named at a rate of at most `fpir` in a gallery of `gallery_size` templates. `candidates` are the
     best subjects, best first, whether they reach the threshold or not; `score` is that of the
     first (-1.0 when nobody is enrolled).
     """

@@ -60,7 +60,9 @@ def as_sets(labels: np.ndarray) -> set[frozenset[int]]:
 @given(seeds, st.floats(0.2, 0.9))
 def test_with_one_threshold_it_is_exactly_average_linkage(seed: int, threshold: float) -> None:
     vectors = people(seed)
-    labels = cluster(vectors, needing(threshold, threshold))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_ROUNDS", 0)  # nothing left over is looked at again
+        labels = cluster(vectors, needing(threshold, threshold))
     assert as_sets(labels) == naive_average_linkage(vectors, threshold)
 
 
@@ -188,20 +190,97 @@ def test_contradictions_are_refused() -> None:
         cluster(vectors, needs, known=np.array([0]))
 
 
-def test_thresholds_are_operating_points_and_stricter_for_larger_albums() -> None:
+def naive_absorption(
+    vectors: np.ndarray, groups: set[frozenset[int]], alone: float, floor: float
+) -> set[frozenset[int]]:
+    """One round: every small group goes to the larger one in which its best scores are high."""
+    scores = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+
+    def likeness(small: frozenset[int], large: frozenset[int]) -> float:
+        best = [sorted(max(scores[i, j], floor) for j in large)[-3:] for i in small]
+        return float(np.mean([np.mean(three) for three in best]))
+
+    goal = {}
+    for small in groups:
+        larger = [group for group in groups if len(group) > len(small)]
+        if len(small) <= 8 and larger:
+            best = max(larger, key=lambda group: likeness(small, group))
+            if likeness(small, best) >= alone:
+                goal[small] = best
+    goal = {small: large for small, large in goal.items() if large not in goal}
+    joined = {group: set(group) for group in groups if group not in goal}
+    for small, large in goal.items():
+        joined[large] |= small
+    return {frozenset(group) for group in joined.values()}
+
+
+@RANDOM
+@given(seeds)
+def test_what_is_left_over_goes_where_its_best_scores_are(seed: int) -> None:
+    vectors = people(seed, persons=5, most=12, spread=0.8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_ROUNDS", 0)
+        before = as_sets(cluster(vectors, needing(0.6, 0.5)))
+        patch.setattr(clustering, "_ROUNDS", 1)
+        labels = cluster(vectors, needing(0.6, 0.5))
+    assert as_sets(labels) == naive_absorption(vectors, before, 0.6, 0.5)
+
+
+def test_nothing_left_over_goes_where_it_may_not() -> None:
+    """Two odd faces resemble the others of a group more than each other: one is kept from it."""
+    a, b = np.eye(2, 8, dtype=np.float32)
+    odd = (0.75 * a + np.sqrt(1 - 0.75**2) * b).astype(np.float32)
+    near = (0.99 * a + np.sqrt(1 - 0.99**2) * np.eye(8, dtype=np.float32)[2]).astype(np.float32)
+    vectors = np.stack([near, a, a, a, odd])
+    needs = needing(0.74, 0.73)
+    assert cluster(vectors, needs).tolist() == [0] * 5
+    apart = np.array([[0, 4]])
+    assert cluster(vectors, needs, apart=apart).tolist() == [0, 0, 0, 0, NONE]
+
+
+def crowd(persons: int, pictures: int) -> np.ndarray:
+    """Vectors whose strangers score as those of the default model do."""
+    random = np.random.default_rng(11)
+    centres = random.standard_normal((persons, 64)) * 0.04
+    steps = random.standard_normal((persons * pictures, 64)) * 0.02
+    faces = np.repeat(centres, pictures, axis=0) + steps + 0.125
+    return (faces / np.linalg.norm(faces, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_thresholds_are_operating_points_that_follow_the_album() -> None:
     bundle = cards.bundle("embedded")
-
-    def needs(faces: int) -> Linkage:
-        return linkage(bundle.operating_points, faces, bundle.contract)
-
-    small, large = needs(100), needs(200_000)
-    assert small == needs(5_000)
-    assert small.grouped.threshold < small.alone.threshold < large.alone.threshold
-    assert large.alone.fmr == pytest.approx(np.log(2) / 200_000, rel=1e-3)
-    assert large.grouped.fmr == pytest.approx(10 * large.alone.fmr, rel=1e-3)
-    assert small.alone.contract == bundle.contract
+    points, contract = bundle.operating_points, bundle.contract
+    few, many = crowd(10, 40), crowd(400, 1)
+    family, strangers = linkage(points, few, contract), linkage(points, many, contract)
+    assert family.alone.contract == contract
+    assert family.grouped.threshold < family.alone.threshold < strangers.alone.threshold
+    assert strangers.grouped.fmr == pytest.approx(5 * strangers.alone.fmr, rel=1e-3)
+    for album, needs in ((few, family), (many, strangers)):
+        pairs = len(album) * (len(album) - 1) / 2
+        reached = (np.triu(album @ album.T, 1) >= needs.alone.threshold).sum()
+        assert needs.alone.fmr * pairs <= 0.021 * max(1, reached)
+    strict = linkage(points, few, contract, fdr=1e-4)
+    assert strict.alone.threshold > family.alone.threshold
     with pytest.raises(NoOperatingPoint):
-        linkage((), 100, "unmeasured")
+        linkage((), few, "unmeasured")
+    with pytest.raises(InputError, match="false discovery rate"):
+        linkage(points, few, contract, fdr=0)
+
+
+def test_a_sample_of_the_faces_tells_what_all_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = cards.bundle("embedded")
+    album = crowd(60, 15)
+    whole = linkage(bundle.operating_points, album, bundle.contract)
+    monkeypatch.setattr(clustering, "_SAMPLE", 100)
+    some = linkage(bundle.operating_points, album, bundle.contract)
+    assert some.alone.threshold == pytest.approx(whole.alone.threshold, abs=0.003)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_album_of_one_or_two_faces_has_thresholds(count: int) -> None:
+    bundle = cards.bundle("embedded")
+    needs = linkage(bundle.operating_points, crowd(count, 1), bundle.contract)
+    assert needs.alone.fmr <= 1.01e-3
 
 
 def naive_agreement(who: list[str], labels: list[int]) -> tuple[float, ...]:

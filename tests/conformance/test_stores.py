@@ -1,6 +1,6 @@
 """Every store of ours, and a trivial one that shows the suite is not tied to any."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,7 @@ from store_suite import Make, StoreSuite
 from mien.embedding import require_contract
 from mien.errors import GalleryError, UnknownSubject
 from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import (
-    Entry,
-    Stats,
-    Subject,
-    Where,
-    check_name,
-    require_one_subject,
-)
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement
 from mien.types import Match, Template
 
 
@@ -86,27 +79,6 @@ class _ListStore:
             if template.id > after and subject in (None, e.subject):
                 yield template.id, replace(e, created=template.created)
 
-    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
-        require_one_subject(subject, entries)
-        with self._shared.lock:
-            contract = self._shared.contract or entries[0].embedding.contract
-            require_contract(contract, entries[0].embedding.contract)
-            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
-            return self.add(entries)
-
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        check_name(name)
-        with self._shared.lock:
-            self.templates(subject)
-            names = {template.subject for template, _ in self._shared.rows}
-            if name != subject and name in names and not merge:
-                raise GalleryError(f"{name} is taken")
-            self._shared.rows = [
-                (replace(t, subject=name), replace(e, subject=name)) if e.subject == subject
-                else (t, e)
-                for t, e in self._shared.rows
-            ]  # fmt: skip
-
     def subjects(self) -> list[Subject]:
         templates = [template for template, e in self._shared.rows if not e.negative]
         return [
@@ -121,12 +93,36 @@ class _ListStore:
             raise UnknownSubject(subject)
         return [template for template, e in found if not e.negative]
 
-    def remove(self, subject: str) -> int:
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         with self._shared.lock:
             self.templates(subject)
             before = len(self._shared.rows)
-            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
+            self._shared.rows = [
+                (t, e) for t, e in self._shared.rows
+                if t.subject != subject or (templates is not None and t.id not in templates)
+            ]  # fmt: skip
             return before - len(self._shared.rows)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        check_replacement(subject, entries)
+        with self._shared.lock:
+            contract = self._shared.contract or entries[0].embedding.contract
+            require_contract(contract, entries[0].embedding.contract)
+            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
+            return self.add(entries)
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
+        with self._shared.lock:
+            self.templates(subject)
+            names = {template.subject for template, _ in self._shared.rows}
+            if new != subject and new in names and not merge:
+                raise GalleryError(f"{new} is taken")
+            moved = [
+                replace(e, subject=new, created=t.created)
+                for t, e in self._shared.rows if t.subject == subject
+            ]  # fmt: skip
+            self.remove(subject)
+            return len(self.add(moved))
 
     def __len__(self) -> int:
         return sum(not e.negative for _, e in self._shared.rows)

@@ -150,6 +150,18 @@ def test_packed_crops(run: Run, astronauts: Path, tmp_path: Path) -> None:
     assert (last["auc"], last["failure_to_enrol"]) == (1, 0)
 
 
+def test_every_pair_of_a_folder(run: Run, astronauts: Path, tmp_path: Path) -> None:
+    page = tmp_path / "all.html"
+    result = run("folder", str(astronauts), "--all-pairs", "--json", "-o", str(page))
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["n_people_genuine"], last["n_pairs_of_people"]) == (2, 1)
+    assert (last["auc"], last["failure_to_enrol"]) == (1, 0)
+    assert last["tar_at_far"]["1e-1"] is None  # one pair of people supports no rate
+    assert "pairs of people" in page.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="leave --all-pairs out"):
+        run("folder", str(astronauts), "--all-pairs", "--calibrate")
+
+
 def test_classification(run: Run, astronauts: Path) -> None:
     result = run("classification", str(astronauts), str(astronauts), "--json")
     last = json.loads(result.stdout.splitlines()[-1])
@@ -201,7 +213,8 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     (data / "pairs.txt").write_text("\n".join(table * 1) + "\n", encoding="utf-8")
     card = tmp_path / "card.toml"
     card.write_text(
-        'id = "x"\nprotocol = "old"\noperating_points = [\n    [0.5, 0.1, 0.1],\n]\n\n[figures]\n',
+        'id = "x"\nviews = 1\nprotocol = "old"\n'
+        "operating_points = [\n    [0.5, 0.1, 0.1],\n]\n\n[figures]\n",
         encoding="utf-8",
     )
     with pytest.raises(InputError, match="one fold"):
@@ -215,8 +228,7 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     import tomllib
 
     made = tomllib.loads(card.read_text(encoding="utf-8"))
-    assert made["id"] == "x"
-    assert made["figures"] == {}
+    assert (made["id"], made["views"], made["figures"]) == ("x", 1, {})
     assert "peopleDevTrain" in made["protocol"]
     rates = [row[0] for row in made["operating_points"]]
     thresholds = [row[1] for row in made["operating_points"]]
@@ -224,7 +236,7 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     assert thresholds == sorted(thresholds)
     assert thresholds[0] == pytest.approx(0.878, abs=0.01)
     card.write_text("id = 1\n", encoding="utf-8")
-    with pytest.raises(InputError, match="no 'protocol'"):
+    with pytest.raises(InputError, match="not the card of a bundle"):
         run("lfw", "--data", str(data), "--calibrate", "--write", str(card))
 
 

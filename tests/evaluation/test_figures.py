@@ -159,7 +159,6 @@ def test_thresholds_rest_on_thirty_pairs() -> None:
         assert rates_at(rates, point.threshold)[0] <= point.fmr
     same = calibration.check(points, rates)
     assert [item.fnmr for item in same] == [point.fnmr for point in points]
-    assert "operating_points = [\n    [0.1, " in calibration.to_toml(points, "p")
     few = tally_curve(*calibration.all_pairs(*group(1, people=12)))
     with pytest.raises(InputError, match="too few"):
         calibration.operating_points(few, "p", "c")

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mien import cards
 from mien.errors import InputError
 from mien.evaluation import identification as idn
 from mien.evaluation.protocols import People, Picture
@@ -178,14 +181,19 @@ def test_a_right_threshold_keeps_its_promise_and_a_wrong_one_is_seen() -> None:
     scores = (sample @ sample.T)[owner[:, None] != owner]
     fmrs = [1e-1, 1e-2, 1e-3, 2e-4]
 
-    def points(offset: float) -> list[OperatingPoint]:
-        return [
+    def measured(offset: float) -> cards.Bundle:
+        points = tuple(
             OperatingPoint(float(np.quantile(scores, 1 - f)) + offset, f, 0.0, "p", "c")
             for f in fmrs
-        ]
+        )
+        return replace(cards.bundle("embedded"), operating_points=points, crowd=None)
 
-    for promise in idn.check_promise(group, vectors, points(0), [0.1], [20, 100]):
+    for promise in idn.check_promise(group, vectors, measured(0), [0.1], [20, 100]):
+        assert promise.verdict == "kept"
         assert promise.asked in promise.interval
         assert promise.unknown_people == 600 - promise.gallery_size
-    for promise in idn.check_promise(group, vectors, points(-0.1), [0.1], [20, 100]):
+    for promise in idn.check_promise(group, vectors, measured(-0.1), [0.1], [20, 100]):
+        assert promise.verdict == "BROKEN"
         assert promise.interval.low > promise.asked
+    for promise in idn.check_promise(group, vectors, measured(0.1), [0.1], [20]):
+        assert promise.verdict == "kept, too strictly"

@@ -206,25 +206,17 @@ def test_format_2_is_upgraded(path: Path) -> None:
         assert store.check() == []
 
 
-def test_no_trace_of_a_name_is_left_by_renaming(path: Path) -> None:
-    """Also with another name in the way, and for those that the replaced templates came from."""
+def test_no_trace_is_left_by_renaming_and_replacing(path: Path) -> None:
     filled(path, 3)
     with closing(SqliteStore(path)) as store:
         for name in ("Adalbert Zufall", "Grimwald Zufall"):
-            store.add([entry(name, unit_vectors(1, 9)[0])])
+            store.add([Entry(name, Embedding(unit_vectors(1, 9)[0], CONTRACT), "x.jpg", 0.5)])
         store.search(unit_vectors(1, 9), 1)
         store.rename("Adalbert Zufall", "p9")
         store.rename("Grimwald Zufall", "p9", merge=True)
         store.replace("p9", [entry("p9", unit_vectors(1, 10)[0])])
-        for file in path.parent.iterdir():
-            if file.is_file():
-                raw = file.read_bytes()
-                assert b"Adalbert" not in raw.replace(b"Adalbert Zufall.jpg", b"")
-                assert b"Grimwald" not in raw
-                assert unit_vectors(1, 9)[0].tobytes() not in raw
-        assert [line.operation for line in store.history()][-5:] == [
-            "rename from", "rename to", "rename from", "rename to", "replace",
-        ]  # fmt: skip
+        assert traces(path.parent, "Zufall", unit_vectors(1, 9)[0]) == []
+        assert [line.operation for line in store.history()][-3:] == ["rename", "rename", "replace"]
 
 
 def test_an_empty_file_becomes_a_gallery(path: Path) -> None:

@@ -159,10 +159,11 @@ def test_the_command_line_makes_lists_and_revokes(tmp_path: Path) -> None:
 
 
 def test_no_keys_no_other_machine(tmp_path: Path) -> None:
-    keys = ["--keys", str(tmp_path / "k.json")]
+    keys = ["--no-keys", "--keys", str(tmp_path / "k.json")]
     done = subprocess.run(
         [*MIEN, "serve", "--host", "0.0.0.0", *keys],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "will not listen on 0.0.0.0 without keys" in done.stderr
+    assert not (tmp_path / "k.json").exists()

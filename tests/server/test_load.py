@@ -174,22 +174,29 @@ def test_a_mistake_of_ours_is_a_problem_that_tells_nothing(
 # --------------------------------------------------------------------------------- a real process
 
 
-@contextlib.contextmanager
-def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`mien serve` over a folder: its address, and the process."""
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`mien serve` over a folder, with keys if it has some: its address, and the process."""
+    port = free_port()
     (folder / "galleries").mkdir(exist_ok=True)
+    access = () if (folder / "keys.json").exists() else ("--no-keys",)
     server = subprocess.Popen(
         [*MIEN, "serve", "--gallery", str(folder / "galleries"),
-         "--port", str(port), *options],
+         "--port", str(port), *access, *options],
         env=os.environ | {"MIEN_HOME": str(folder)},
         stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(address, server)
+        wait_for(address, server)
         yield address, server
     finally:
         if server.poll() is None:
@@ -197,7 +204,8 @@ def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen
         server.wait()
 
 
-def _wait_for(address: str, server: subprocess.Popen[str]) -> None:
+def wait_for(address: str, server: subprocess.Popen[str]) -> None:
+    """Until the server answers that it is ready."""
     for _ in range(600):
         assert server.poll() is None, "the server ended"
         try:

@@ -87,7 +87,12 @@ def test_a_person_is_enrolled_found_listed_and_erased(
     assert (grace["subject"], eileen["subject"]) == ("grace", None)
     assert grace["score"] >= grace["threshold"] > eileen["score"]
     assert grace["fpir_at_score"] <= found["fpir"] < eileen["fpir_at_score"]
-    assert eileen["candidates"] == [{"subject": "grace", "score": eileen["score"]}]
+    (template,) = made.json()["templates"]
+    assert eileen["candidates"] == [
+        {"subject": "grace", "score": eileen["score"], "template": template["id"]}
+    ]
+    assert found["fmr"] <= found["fpir"]
+    assert 0 <= found["fnmr"] <= 1
     assert found["gallery_size"] == 1
 
     listed = client.get("/v1/galleries/team/subjects").json()

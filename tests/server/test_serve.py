@@ -1,17 +1,25 @@
 """`mien serve`: which galleries it opens, and what it says when something is missing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mien
 from mien.errors import InputError
+from mien.gallery import Entry
 from mien.server import Galleries
 from mien.server.galleries import file_name, name_of
+from mien.server.keys import KeyFile
 from mien.server.problems import Conflict, UnknownGallery
-from mien.server.running import require_keys_beyond_loopback
+from mien.server.running import require_loopback
+from mien.types import Embedding
+
+from .conftest import MIEN
+from .test_load import free_port, wait_for
 
 
 def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
@@ -54,14 +62,14 @@ def test_importing_mien_imports_no_web_framework() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "faces.example.org", ""])
-def test_other_machines_need_keys(tmp_path: Path, host: str) -> None:
+def test_other_machines_need_keys(host: str) -> None:
     with pytest.raises(InputError, match="without keys"):
-        require_keys_beyond_loopback(host, tmp_path / "none.json")
+        require_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_this_machine_needs_none(tmp_path: Path, host: str) -> None:
-    assert require_keys_beyond_loopback(host, tmp_path / "none.json") is False
+def test_this_machine_needs_none(host: str) -> None:
+    require_loopback(host)
 
 
 def test_galleries_made_by_the_command_line_are_served(tmp_path: Path) -> None:
@@ -72,6 +80,19 @@ def test_galleries_made_by_the_command_line_are_served(tmp_path: Path) -> None:
     with galleries.use("Staff") as gallery:
         assert len(gallery) == 0
     galleries.delete("Staff")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_gallery_is_deleted_with_its_index(tmp_path: Path) -> None:
+    galleries = Galleries(tmp_path)
+    galleries.create("crowd")
+    vectors = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with galleries.use("crowd") as gallery:
+        gallery.add([Entry(f"p{n}", Embedding(v, "c"), "x", 1.0) for n, v in enumerate(vectors)])
+        gallery.search(Embedding(vectors[0], "c"))
+    assert (tmp_path / "crowd.mien-index").is_dir()
+    galleries.delete("crowd")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,3 +118,22 @@ def test_names_become_files_one_to_one() -> None:
     assert all("/" not in file and "\\" not in file for file in files)
     with pytest.raises(InputError, match="too long"):
         file_name("长" * 100)
+
+
+def test_the_first_start_prints_a_key_and_later_ones_do_not(tmp_path: Path) -> None:
+    keys, port = KeyFile(tmp_path / "keys.json"), free_port()
+    command = [*MIEN, "serve", "--gallery", f"{tmp_path / 'galleries'}/", "--port", str(port)]
+    printed = []
+    for _ in range(2):
+        with subprocess.Popen(
+            command, env=os.environ | {"MIEN_HOME": str(tmp_path)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as server:  # fmt: skip
+            wait_for(f"http://127.0.0.1:{port}", server)
+            server.terminate()
+            printed.append(server.communicate(timeout=60)[0])
+    key = keys.find(printed[0].strip())
+    assert key is not None
+    assert (key.role, key.galleries) == ("admin", ("*",))
+    assert printed[1] == ""
+    assert len(keys.listed()) == 1

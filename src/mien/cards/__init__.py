@@ -6,23 +6,26 @@ were measured together, and carries what was measured: the operating points. Wha
 models is written here and never in a subclass.
 """
 
+import base64
 import hashlib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
+import numpy as np
 import platformdirs
 
-from mien.errors import ModelError, UnknownModel
-from mien.types import Frame, OperatingPoint
+from mien.errors import InputError, ModelError, UnknownModel
+from mien.types import Crowd, Frame, LivenessPoint, OperatingPoint
 
-Task = Literal["detection", "embedding"]
+Task = Literal["detection", "embedding", "attributes", "liveness"]
 
 UNKNOWN = "unknown"  # a hash that nobody trustworthy has published
 
@@ -71,6 +74,17 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What one output of an attribute network answers, and the labels of its numbers in order.
+
+    Labels of ages are years or ranges of them: "34", "20-29", "70+".
+    """
+
+    task: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Golden:
     """What a model gave for one face when its card was written, to be compared with what it gives.
 
@@ -89,7 +103,9 @@ class ModelCard:
     """One network: how to run it and whether you may.
 
     `commercial` says whether the licence of the weights allows commercial use; what is known of
-    the pictures it learnt from is in `training_data`. `origin` and `origin_sha256` name the
+    the pictures it learnt from is in `training_data`. `questions` are what the outputs of an
+    attribute network answer, in their order; `liveness_points` what was measured of a network
+    that tells living faces, laxest first. `origin` and `origin_sha256` name the
     published file the shipped ones were made from. `figures` are measured by us unless a figure
     names its source.
     """
@@ -108,6 +124,8 @@ class ModelCard:
     files: tuple[WeightFile, ...]
     figures: Mapping[str, str]
     golden: Golden | None = None
+    questions: tuple[Question, ...] = ()
+    liveness_points: tuple[LivenessPoint, ...] = ()
 
     @property
     def runnable(self) -> bool:
@@ -115,11 +133,14 @@ class ModelCard:
         return (
             all(file.name.endswith(".onnx") for file in self.files)
             and self.decoder in DECODERS
-            and (self.task == "detection" or self.input.frame is not None)
+            and (self.task in ("detection", "liveness") or self.input.frame is not None)
         )
 
 
-DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
+DECODERS = (
+    "vector", "retinaface", "retinaface-export", "yunet", "mtcnn", "scrfd", "softmax",
+    "minifasnet",
+)  # fmt: skip
 """What mien can read the outputs of; a card may name another, to be fetched but not run."""
 
 
@@ -127,7 +148,11 @@ DECODERS = ("vector", "retinaface", "retinaface-export", "yunet", "mtcnn")
 class Bundle:
     """A recogniser as it was measured: detector, alignment, number of views, embedder.
 
-    `views` is how many slightly different crops of a face are embedded and averaged.
+    `views` is how many slightly different crops of a face are embedded and averaged. `crowd` is
+    None where searches have only the `operating_points` of single comparisons to go by.
+
+    An ensemble has `members`, bundles over one detector; a score of its is the mean of theirs,
+    by `weights` that sum to 1. Its `embedder` and `views` are those of its first member.
     """
 
     id: str
@@ -138,6 +163,14 @@ class Bundle:
     operating_points: tuple[OperatingPoint, ...]
     figures: Mapping[str, str]
     contract: str
+    crowd: Crowd | None = None
+    members: tuple["Bundle", ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def search_points(self) -> tuple[OperatingPoint, ...]:
+        """The thresholds that searches start from: those of the crowd where there is one."""
+        return self.operating_points if self.crowd is None else self.crowd.operating_points
 
 
 # The rules that turn a picture into crops (scan sizes, warp, jitter) count as part of how a
@@ -162,8 +195,22 @@ def model_ids() -> tuple[str, ...]:
 
 
 def bundle_ids() -> tuple[str, ...]:
-    """The ids of all bundles, sorted."""
-    return tuple(sorted(_bundled_ids("bundles")))
+    """The ids of all bundles, those that came with mien and those kept here, sorted."""
+    own = (path.stem for path in (home() / "bundles").glob("*.toml"))
+    return tuple(sorted({*_bundled_ids("bundles"), *own}))
+
+
+def own_bundle(name: str) -> Path:
+    """Where a bundle of the user's own is kept.
+
+    Raises `InputError` for a name that came with mien, or that is no plain name.
+    """
+    if name in _bundled_ids("bundles") or name in _bundled_ids("models"):
+        raise InputError(f"{name!r} came with mien and stays as it was measured: use another name")
+    try:
+        return home() / "bundles" / f"{_plain(name)}.toml"
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def model_card(model: str) -> ModelCard:
@@ -184,26 +231,95 @@ def card_text(model: str) -> str:
 def bundle(name: str) -> Bundle:
     """One bundle with its parts. Raises `UnknownModel`.
 
-    The id of an embedder alone stands for it behind the default detector, with no operating
-    points: such a pair was not measured.
+    The id of an embedder alone stands for it behind the default detector, with the operating
+    points that its own card has measured behind that detector (`measured`), if any. An ensemble,
+    "A+B", has none until it is kept under a name of its own with what was measured
+    (`mien evaluate ... --as NAME`).
     """
-    if name in bundle_ids():
+    if name in _bundled_ids("bundles"):
         data = _read_toml(_read("bundles", name))
+    elif name in bundle_ids():
+        data = _read_own(own_bundle(name))
+    elif "+" in name:
+        data = {"id": name, "title": f"Ensemble of {name}", "members": name.split("+")}
     elif name in model_ids() and (card := model_card(name)).task == "embedding":
         detector = _read_toml(_read("bundles", "embedded"))["detector"]
         data = {"id": name, "title": card.title, "detector": detector, "embedder": name, "views": 1}
+        data |= _read_toml(card_text(name)).get("measured", {})
     else:
         raise UnknownModel(name, (*bundle_ids(), *model_ids()))
+    figures = data.get("figures", {})
+    if "members" in data:
+        return _ensemble(data, figures)
     detector, embedder = model_card(data["detector"]), model_card(data["embedder"])
     contract = contract_of(detector, embedder, data["views"])
-    points = tuple(
+    return Bundle(
+        data["id"], data["title"], detector, embedder, data["views"],
+        _points(data, contract), figures, contract, _crowd(data.get("crowd"), contract),
+    )  # fmt: skip
+
+
+def _ensemble(data: dict[str, Any], figures: Mapping[str, str]) -> Bundle:
+    members = tuple(bundle(member) for member in data["members"])
+    first = members[0]
+    if len({member.contract for member in members}) < len(members) or len(members) < 2:
+        raise ModelError(f"{data['id']}: an ensemble has two or more members, each another")
+    if any(member.members for member in members):
+        raise ModelError(f"{data['id']}: a member of an ensemble is not itself one")
+    other = next((m.id for m in members if m.detector.id != first.detector.id), None)
+    if other is not None:
+        raise ModelError(
+            f"{data['id']}: the members of an ensemble share a detector, and those of {first.id} "
+            f"and {other} differ"
+        )
+    weights = tuple(data["weights"]) if "weights" in data else _weights(members)
+    parts = [[m.contract, weight] for m, weight in zip(members, weights, strict=True)]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    names = "+".join(m.embedder.id + (f"x{m.views}" if m.views > 1 else "") for m in members)
+    contract = f"{first.detector.id}+{names}@{digest}"
+    return Bundle(
+        data["id"], data["title"], first.detector, first.embedder, first.views,
+        _points(data, contract), figures, contract, _crowd(data.get("crowd"), contract),
+        members, weights,
+    )  # fmt: skip
+
+
+def _weights(members: Sequence[Bundle]) -> tuple[float, ...]:
+    """How much each member counts, by its quality as measured; all alike where one was not.
+
+    The best linear sum of independent scores weighs each by the distance of its two means over
+    the variance (Fisher, 1936). Both are read off the thresholds at FMR 1e-1 and 1e-3 and the FNMR
+    at the latter, for scores that are normally distributed.
+    """
+    normal = NormalDist()
+    merits = []
+    for member in members:
+        at = {point.fmr: point for point in member.operating_points}
+        if not {1e-1, 1e-3} <= at.keys():
+            return tuple(1 / len(members) for _ in members)
+        strict = at[1e-3]
+        deviation = (strict.threshold - at[1e-1].threshold) / (
+            normal.inv_cdf(1 - 1e-3) - normal.inv_cdf(1 - 1e-1)
+        )
+        missed = min(max(strict.fnmr, 1e-4), 1 - 1e-4)
+        distance = normal.inv_cdf(1 - 1e-3) - normal.inv_cdf(missed)  # in deviations
+        merits.append(max(distance, 0.1) / deviation)
+    return tuple(round(merit / sum(merits), 3) for merit in merits)
+
+
+def _points(data: dict[str, Any], contract: str) -> tuple[OperatingPoint, ...]:
+    return tuple(
         OperatingPoint(threshold, fmr, fnmr, data["protocol"], contract)
         for fmr, threshold, fnmr in data.get("operating_points", [])
     )
-    figures = data.get("figures", {})
-    return Bundle(
-        data["id"], data["title"], detector, embedder, data["views"], points, figures, contract
-    )
+
+
+def _crowd(data: dict[str, Any] | None, contract: str) -> Crowd | None:
+    if data is None:
+        return None
+    rows = [np.frombuffer(base64.b64decode(row), "<f2") for row in data["centres"]]
+    centres = np.stack(rows).astype(np.float32)
+    return Crowd(centres, data["share"], data["middle"], _points(data, contract))
 
 
 def parse(text: str, where: str) -> ModelCard:
@@ -230,6 +346,18 @@ def _imported() -> tuple[Path, ...]:
 def _read(folder: str, name: str) -> str:
     path = resources.files(__package__).joinpath(folder, f"{name}.toml")
     return path.read_text(encoding="utf-8")
+
+
+def _read_own(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        made_of = {"members", "weights"} if "members" in data else {"detector", "embedder"}
+        missing = ({"id", "title", "views"} | made_of) - data.keys()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not the card of a bundle: {error}") from error
+    if missing:
+        raise ModelError(f"{path} is not the card of a bundle: it lacks {', '.join(missing)}")
+    return data
 
 
 def _read_toml(text: str) -> dict[str, Any]:
@@ -264,6 +392,11 @@ def _model(data: dict[str, Any]) -> ModelCard:
         files=files,
         figures=data.get("figures", {}),
         golden=_golden(data["golden"]) if "golden" in data else None,
+        questions=tuple(Question(q["task"], tuple(q["labels"])) for q in data.get("questions", ())),
+        liveness_points=tuple(
+            LivenessPoint(threshold, apcer, bpcer, data["protocol"])
+            for threshold, apcer, bpcer in data.get("liveness_points", ())
+        ),
     )  # fmt: skip
 
 

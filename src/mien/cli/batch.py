@@ -76,7 +76,7 @@ def expand(path: str) -> list[str]:
     return [str(found) for found in find_images([path])]
 
 
-def progress(items: Iterable[R], total: int, unit: str) -> Iterator[R]:
+def progress(items: Iterable[R], total: int | None, unit: str) -> Iterator[R]:
     """Show rate and remaining time on a terminal, for what takes longer than two seconds."""
     from tqdm import tqdm
 

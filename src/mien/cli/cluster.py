@@ -35,9 +35,9 @@ _MARGIN = 0.3  # of the box's side, around a face on a contact sheet
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Copy the pictures there, one folder a person.")  # fmt: skip
-@click.option("--fpir", default=0.5, show_default=True, metavar="RATE",
-              help="How often a lone face may find a stranger in the whole album who passes for "
-              "the same person. Lower it when strangers are mixed.")  # fmt: skip
+@click.option("--fdr", default=0.02, show_default=True, metavar="RATE",
+              help="Of the pairs of faces that pass for one person, the share that may not be one. "
+              "Lower it when strangers are mixed, raise it when people are split.")  # fmt: skip
 @click.option("--min-quality", default=MIN_QUALITY, show_default=True,
               help="Poorer faces (0 to 1) join groups, but found and connect none.")  # fmt: skip
 @options.min_face
@@ -47,7 +47,7 @@ _MARGIN = 0.3  # of the box's side, around a face on a contact sheet
 def command(
     folder: Path,
     output: Path | None,
-    fpir: float,
+    fdr: float,
     min_quality: float,
     min_face: float | None,
     model: str,
@@ -74,7 +74,7 @@ def command(
     album = _read(output, recognizer.contract) if output else _Album(recognizer.contract)
     batch = Batch([str(folder)])
     pictures = _look(album, batch, recognizer)
-    _group(album, recognizer, fpir, min_quality)
+    _group(album, recognizer, fdr, min_quality)
     if output:
         _write(album, output, {digest: name for name, digest in reversed(pictures)})
     _print(album, pictures, as_json)
@@ -145,18 +145,19 @@ def _digest(path: str) -> str:
         raise UnreadableImage(path, error.strerror or str(error)) from error
 
 
-def _group(album: _Album, recognizer: Recognizer, fpir: float, min_quality: float) -> None:
+def _group(album: _Album, recognizer: Recognizer, fdr: float, min_quality: float) -> None:
     """Give groups to the faces that have none; the others stay where they are."""
     faces = [face for face in album.faces if not face.gone]
     points, contract = recognizer.bundle.operating_points, recognizer.contract
-    needs = linkage(points, len(faces), contract, fpir=fpir)
     if not faces:
         return
+    vectors = np.stack([face.vector for face in faces])
+    needs = linkage(points, vectors, contract, fdr=fdr)
     known = np.array([face.group for face in faces])
     apart = same_picture([face.picture for face in faces])
     a, b = known[apart].T
     labels = cluster(
-        np.stack([face.vector for face in faces]),
+        vectors,
         needs,
         apart=apart[(a != b) | (a == NONE)],  # the user knows better: a collage, or a mirror
         usable=np.array([face.quality >= min_quality for face in faces]),

@@ -1,20 +1,21 @@
 """mien evaluate"""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import numpy as np
 
-from mien.cli import options
+from mien import cards
+from mien.cards import Bundle
 from mien.cli.batch import progress
-from mien.cli.output import emit, table
-from mien.detection import Choose, Detector
+from mien.cli.measuring import Run, file, folder, running
+from mien.detection import Detector
 from mien.errors import InputError
 from mien.evaluation import (
-    calibration,
+    card,
     cfp,
     ijb,
     lfw,
@@ -22,123 +23,69 @@ from mien.evaluation import (
     pages,
     protocols,
     report,
-    vectors,
+    runs,
     verification,
     wider,
 )
 from mien.evaluation import classification as classes
 from mien.evaluation import detection as detecting
 from mien.evaluation import identification as searching
-from mien.evaluation.curves import best_threshold, name, tally_curve
-from mien.evaluation.pages import Part, SearchRun, VerificationRun
-from mien.evaluation.protocols import Pairs, People, Picture
-from mien.evaluation.report import Report, Table
-from mien.evaluation.vectors import Vectors
+from mien.evaluation.curves import best_threshold
+from mien.evaluation.protocols import Pairs, People
+from mien.evaluation.report import Table
+from mien.evaluation.runs import Calibrated, SearchRun, StreamedRun, VerificationRun
 from mien.images import read_image
-from mien.recognition import Recognizer, load, ordered_map
+from mien.recognition import ordered_map
 
 GALLERY_SIZES = (10, 100, 200, 500, 1000)
 FPIRS = (1e-2, 1e-1)
 
-folder = click.Path(file_okay=False, path_type=Path)
-file = click.Path(dir_okay=False, path_type=Path)
+Keeping = Callable[[Bundle, Calibrated], None]
+"""What becomes of thresholds that were measured now."""
 
 
-class Run:
-    """What every evaluation is told: which models, how pictures are read, where results go."""
+def calibrating(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of measuring thresholds; they arrive as `calibrate` and `keeping`."""
 
-    def __init__(
-        self,
-        models: tuple[str, ...],
-        choose: str,
-        threads: int | None,
-        cached: bool,
-        as_json: bool,
-        output: Path | None,
-    ) -> None:
-        self.models = models
-        self.as_json = as_json
-        self.output = output
-        self._choose: Choose = options.CHOICES[choose]
-        self._threads = threads
-        self._cache = vectors.default_cache() if cached else None
+    @wraps(function)
+    def wrapped(calibrate: bool, target: Path | None, own: str | None, **given: Any) -> Any:
+        keeping = _keeping(target, own)
+        if keeping and len(given["models"]) > 1:
+            raise InputError("one card takes the thresholds of one model: give --model once")
+        return function(calibrate=calibrate or keeping is not None, keeping=keeping, **given)
 
-    def recognizer(self, model: str) -> Recognizer:
-        return load(model, threads=self._threads)
-
-    def embed(
-        self, recognizer: Recognizer, pictures: Sequence[Picture], pairs: Pairs | None = None
-    ) -> Vectors:
-        return vectors.embed(
-            recognizer,
-            pictures,
-            choose=self._choose,
-            landmarks=pairs.landmarks if pairs else None,
-            cache=self._cache,
-            progress=progress,
-        )
-
-    def show(self, part: Table) -> None:
-        """A table, unless JSON was asked for."""
-        if not self.as_json:
-            click.echo()
-            table([part.header[0] or part.title, *part.header[1:]], part.rows)
-            if part.note:
-                click.echo(part.note)
-
-    def finish(
-        self,
-        title: str,
-        recognizer: Recognizer,
-        data: Path,
-        results: Mapping[str, Mapping[str, Any]],
-        parts: Callable[[], Sequence[Part]],
-    ) -> None:
-        """Print the figures of each model as JSON, and write the report if one was asked for."""
-        if self.as_json:
-            for model, figures in results.items():
-                emit({"model": model, "protocol": title, **figures})
-        if self.output is not None:
-            facts = report.provenance(recognizer, str(data), title)
-            facts["model"] = ", ".join(results)
-            page = Report(f"{title}: {facts['model']}", facts, parts(), {"models": dict(results)})
-            beside = report.write(page, self.output)
-            click.echo(f"report: {self.output}, data: {beside}", err=True)
-
-
-def running(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every evaluation has; they arrive as the argument `run`."""
-
-    def wrapped(**given: Any) -> Any:
-        own = ("models", "choose", "threads", "cached", "as_json", "output")
-        return function(run=Run(**{key: given.pop(key) for key in own}), **given)
-
-    wrapped.__doc__ = function.__doc__
-    wrapped.__name__ = function.__name__
+    made: Callable[..., Any] = wrapped
     for decorate in (
-        options.as_json,
-        click.option("-o", "output", type=file, metavar="REPORT.html",
-                     help="Write a report with plots, and its data as JSON beside it."),
-        click.option("--cache/--no-cache", "cached", default=True, show_default=True,
-                     help="Keep embeddings in mien's folder, by content, for the next time."),
-        options.threads,
-        click.option("--choose", type=click.Choice(list(options.CHOICES)), default="central",
-                     show_default=True, help="Which face counts when a picture has several."),
-        click.option("--model", "models", multiple=True, default=("embedded",), metavar="ID",
-                     show_default=True, help="Which recogniser; give several to compare them."),
+        click.option("--write", "target", type=file, metavar="CARD.toml",
+                     help="Calibrate, and put what was measured into this bundle's card."),
+        click.option("--as", "own", metavar="ID",
+                     help="Calibrate, and keep the model under this name with what was measured, "
+                     "for --model ID."),
+        click.option("--calibrate", is_flag=True,
+                     help="Measure thresholds at false match rates of 1e-1 to 5e-6, those of "
+                     "searches among them, and check them on others."),
     ):  # fmt: skip
-        wrapped = decorate(wrapped)
-    return wrapped
+        made = decorate(made)
+    return made
 
 
-calibrating = click.option(
-    "--calibrate", is_flag=True,
-    help="Measure thresholds at false match rates of 1e-1 to 5e-6, and check them on others.",
-)  # fmt: skip
-writing = click.option(
-    "--write", "card", type=file, metavar="CARD.toml",
-    help="Put the thresholds into this bundle's card instead of printing them.",
-)  # fmt: skip
+def _keeping(target: Path | None, own: str | None) -> Keeping | None:
+    if target is not None and own is not None:
+        raise InputError("--write changes a card, --as makes one: give one of the two")
+    if own is not None:
+        cards.own_bundle(own)  # refuses a name before an hour is spent on it
+
+    def keep(bundle: Bundle, made: Calibrated) -> None:
+        if own is not None:
+            place = card.keep(own, bundle, made.points, made.crowd)
+            click.echo(f"{bundle.id} with these thresholds is --model {own} ({place})", err=True)
+        elif target is not None:
+            card.write(target, made.points, made.crowd)
+            click.echo(
+                f"{len(made.points)} thresholds of {bundle.id} written to {target}", err=True
+            )
+
+    return keep if target or own else None
 
 
 @click.group()
@@ -155,9 +102,8 @@ def command() -> None:
 @click.option("--view", type=click.Choice(["1", "2"]), default="2", show_default=True,
               help="2: ten folds, for results. 1: one split, for development.")  # fmt: skip
 @calibrating
-@writing
 @running
-def lfw_(run: Run, data: Path, view: str, calibrate: bool, card: Path | None) -> None:
+def lfw_(run: Run, data: Path, view: str, calibrate: bool, keeping: Keeping | None) -> None:
     """Labeled Faces in the Wild, View 2 (6,000 pairs) or View 1.
 
     Thresholds are calibrated on the people of peopleDevTrain and checked on peopleDevTest.
@@ -167,17 +113,16 @@ def lfw_(run: Run, data: Path, view: str, calibrate: bool, card: Path | None) ->
     mien evaluate lfw --data lfw --model embedded --model embedded-accurate -o report.html
     mien evaluate lfw --data lfw --calibrate
     """
-    _refuse_several(run, card)
     pairs = lfw.view2(data) if view == "2" else lfw.view1(data, "Test")
     train = lfw.view1(data, "Train") if view == "1" else None
     groups = None
     if calibrate:
         groups = (lfw.album(data, "DevTrain"), lfw.album(data, "DevTest"))
     source = (
-        "LFW View 1 (deep-funneled), all pairs of the {people:,} people of peopleDevTrain, "
+        "LFW View 1 (deep-funneled), all pairs of {people:,} people of peopleDevTrain, "
         "each pair of people weighted alike"
     )
-    _verify(run, pairs, data, train=train, groups=groups, source=source, card=card)
+    _verify(run, pairs, data, train=train, groups=groups, source=source, keeping=keeping)
 
 
 @command.command("pairs")
@@ -210,27 +155,40 @@ def pairs_(run: Run, path: Path, root: Path | None, columns: tuple[str, ...], fm
 @click.option("--pairs", "count", type=click.IntRange(min=10), default=3000, show_default=True,
               help="How many genuine and how many impostor pairs to draw.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Which pairs are drawn.")
+@click.option("--all-pairs", "every", is_flag=True,
+              help="Draw none: count every pair, each pair of people once.")  # fmt: skip
 @calibrating
-@writing
 @running
 def folder_(
-    run: Run, path: Path, count: int, seed: int, calibrate: bool, card: Path | None
+    run: Run,
+    path: Path,
+    count: int,
+    seed: int,
+    every: bool,
+    calibrate: bool,
+    keeping: Keeping | None,
 ) -> None:
     """Your own people: one sub-folder of FOLDER a person.
 
     With --calibrate every pair counts: thresholds come from one half of the people and are
-    checked on the other.
+    checked on the other. --as keeps them, for every verb that takes --model.
 
     \b
     mien evaluate folder people -o report.html
-    mien evaluate folder people --calibrate
+    mien evaluate folder people --all-pairs
+    mien evaluate folder people --model sface --calibrate
+    mien evaluate folder people --model sface --as sface-ours
     """
-    _refuse_several(run, card)
     group = protocols.read_people(path)
+    if every:
+        if calibrate:
+            raise InputError("--calibrate counts every pair anyway: leave --all-pairs out")
+        _stream(run, group, path)
+        return
     groups = protocols.halves(group, seed) if calibrate else None
     source = f"{group.name}, all pairs of {{people:,}} people, each pair of people weighted alike"
     pairs = protocols.draw_pairs(group, count, seed)
-    _verify(run, pairs, path, groups=groups, source=source, card=card)
+    _verify(run, pairs, path, groups=groups, source=source, keeping=keeping)
 
 
 @command.command("cfp")
@@ -255,21 +213,19 @@ def templates_(run: Run, media: Path, pairs: Path, root: Path) -> None:
     Templates that genuine pairs link are taken to be one person.
     """
     protocol = ijb.read_templates(media, pairs, root)
-    results = {}
-    runs = []
+    as_pairs = ijb.as_pairs(protocol)
+    made: list[VerificationRun] = []
     for model in run.models:
         recognizer = run.recognizer(model)
-        made = run.embed(recognizer, protocol.pictures)
-        scores = ijb.template_scores(protocol, ijb.fuse(protocol, made))
-        as_pairs = ijb.as_pairs(protocol)
-        figures = verification.measure(
-            as_pairs, scores, verification.cross_validated(as_pairs, scores)
-        )
-        results[model] = verification.summary(figures, len(made.failures))
-        runs.append(VerificationRun(model, made, figures))
-    run.show(pages.verification_table(runs))
+        vectors = run.embed(recognizer, protocol.pictures)
+        scores = ijb.template_scores(protocol, ijb.fuse(protocol, vectors))
+        accuracy = verification.cross_validated(as_pairs, scores)
+        figures = verification.measure(as_pairs, scores, accuracy)
+        made.append(VerificationRun(model, vectors, figures))
+    run.show(pages.verification_table(made))
+    results = {item.model: runs.verification_json(item) for item in made}
     run.finish(
-        protocol.name, recognizer, media, results, lambda: pages.verification(as_pairs, runs)
+        protocol.name, recognizer, media, results, lambda: pages.verification(as_pairs, made)
     )
 
 
@@ -300,22 +256,19 @@ def identification_(
         group = protocols.only(group, protocols.read_names(listed), listed.stem)
     wanted = [size for size in _numbers(sizes) if size < len(group.names)]
     split = searching.split_by_pictures(group, keep_back, seed)
-    results, runs = {}, []
+    made: list[SearchRun] = []
     for model in run.models:
         recognizer = run.recognizer(model)
-        made = run.embed(recognizer, group.pictures)
-        found = searching.run(group, made, split)
-        strangers = np.unique(found.person[~found.mated]).size
-        at = [searching.open_set(found, rate, seed) for rate in FPIRS if rate * strangers >= 1]
-        points = recognizer.bundle.operating_points
-        promises = searching.check_promise(group, made, points, FPIRS, wanted, seed=seed)
-        runs.append(SearchRun(model, made, found, at, promises))
-        results[model] = _search_figures(runs[-1], split)
-    run.show(pages.identification_table(runs))
-    for item in runs:
-        run.show(pages.promises_table(item.promises))
+        vectors = run.embed(recognizer, group.pictures)
+        people = (group, vectors)
+        made.append(runs.search(recognizer.bundle, people, split, FPIRS, wanted, seed))
+    run.show(pages.identification_table(made))
+    for item in made:
+        if item.promises:
+            run.show(pages.promises_table(item))
     title = f"open-set identification, {group.name}"
-    run.finish(title, recognizer, path, results, lambda: pages.identification(group.pictures, runs))
+    results = {item.model: runs.search_json(item) for item in made}
+    run.finish(title, recognizer, path, results, lambda: pages.identification(group.pictures, made))
 
 
 @command.command("classification")
@@ -398,6 +351,18 @@ def detection_(run: Run, data: Path) -> None:
     run.finish(f"detection, {annotations[0].stem}", recognizer, data, results, lambda: parts)
 
 
+def _stream(run: Run, group: People, data: Path) -> None:
+    made: list[StreamedRun] = []
+    for model in run.models:
+        recognizer = run.recognizer(model)
+        people = (group, run.embed(recognizer, group.pictures))
+        made.append(runs.stream(recognizer.bundle, people))
+    run.show(pages.streamed_table(made))
+    results = {item.model: runs.streamed_json(item) for item in made}
+    title = f"all pairs of {group.name}"
+    run.finish(title, recognizer, data, results, lambda: pages.streamed(group.pictures, made))
+
+
 def _verify(
     run: Run,
     pairs: Pairs,
@@ -406,153 +371,47 @@ def _verify(
     train: Pairs | None = None,
     groups: tuple[People, People] | None = None,
     source: str = "",
-    card: Path | None = None,
+    keeping: Keeping | None = None,
     columns: Sequence[str] = (),
     fmr: float = 1e-3,
 ) -> None:
-    results, runs = {}, []
+    made: list[VerificationRun] = []
     for model in run.models:
         recognizer = run.recognizer(model)
-        made = run.embed(recognizer, pairs.pictures, pairs)
-        scores = made.scores(pairs.a, pairs.b)
+        vectors = run.embed(recognizer, pairs.pictures, pairs)
+        scores = vectors.scores(pairs.a, pairs.b)
         if train is None:
             accuracy = verification.cross_validated(pairs, scores)
         else:
             before = run.embed(recognizer, train.pictures, train)
             threshold = best_threshold(before.scores(train.a, train.b), train.same)
             accuracy = verification.at_threshold(pairs, scores, threshold)
-        impostors = int((~pairs.same).sum())
-        points = [p for p in recognizer.bundle.operating_points if p.fmr * impostors >= 1]
-        figures = verification.measure(pairs, scores, accuracy, points)
-        fold = protocols.folds_of(pairs)
         slices = [
-            item
+            part
             for column in columns
-            for item in verification.slices(
+            for part in verification.slices(
                 pairs, scores, column, recognizer.operating_point(fmr).threshold
             )
         ]
-        checks = _calibrate(run, recognizer, groups, source) if groups else []
-        runs.append(
-            VerificationRun(
-                model, made, figures, calibration.reliability(scores, pairs.same, fold),
-                slices, checks,
+        calibrated = None
+        if groups is not None:
+            some, others = ((group, run.embed(recognizer, group.pictures)) for group in groups)
+            calibrated = runs.calibrate(some, others, source)
+        made.append(
+            runs.verify(
+                recognizer.bundle, pairs, vectors, accuracy, slices=slices, calibrated=calibrated
             )
-        )  # fmt: skip
-        results[model] = _verification_figures(runs[-1])
-    run.show(pages.verification_table(runs))
-    for item in runs:
-        _show_details(run, item)
-        if item.checks and card is not None:
-            _write_card(card, item)
-        elif item.checks and not run.as_json:
-            points = [check.point for check in item.checks]
-            click.echo("\n" + calibration.to_toml(points, points[0].protocol).rstrip())
-    run.finish(pairs.name, recognizer, data, results, lambda: pages.verification(pairs, runs))
-
-
-def _show_details(run: Run, item: VerificationRun) -> None:
-    if item.figures.kept:
-        run.show(pages.kept_table(item))
-    if item.slices:
-        run.show(pages.slices_table(item.slices))
-    if item.checks:
-        run.show(pages.checks_table(item.checks))
-
-
-def _calibrate(
-    run: Run, recognizer: Recognizer, groups: tuple[People, People], source: str
-) -> list[calibration.Check]:
-    """Thresholds from all pairs of the first people, checked on all pairs of the second."""
-    curves = [
-        tally_curve(*calibration.all_pairs(group, run.embed(recognizer, group.pictures)))
-        for group in groups
-    ]
-    protocol = source.format(people=len(groups[0].names))
-    points = calibration.operating_points(curves[0], protocol, recognizer.contract)
-    return calibration.check(points, curves[1])
-
-
-def _write_card(card: Path, item: VerificationRun) -> None:
-    """Replace the thresholds of a bundle's card, and leave the rest of the file alone."""
-    points = [check.point for check in item.checks]
-    fresh = calibration.to_toml(points, points[0].protocol)
-    try:
-        text = card.read_text(encoding="utf-8")
-        kept, count = re.subn(
-            r'protocol = "[^"\n]*"\noperating_points = \[.*?\n?\]\n', lambda _: fresh, text,
-            flags=re.DOTALL,
-        )  # fmt: skip
-        if count != 1:
-            raise InputError(f"{card} has no 'protocol' followed by 'operating_points'")
-        card.write_text(kept, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {card}: {error.strerror}") from error
-    click.echo(f"{len(points)} thresholds of {item.model} written to {card}", err=True)
-
-
-def _refuse_several(run: Run, card: Path | None) -> None:
-    if card is not None and len(run.models) > 1:
-        raise InputError("one card takes the thresholds of one model: give --model once")
-
-
-def _verification_figures(item: VerificationRun) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "contract": item.vectors.contract,
-        **verification.summary(item.figures, len(item.vectors.failures)),
-    }
-    if item.reliability is not None:
-        figures["ece"] = round(item.reliability.ece, 6)
-        figures["cllr"] = round(item.reliability.cllr, 6)
-    if item.slices:
-        figures["slices"] = [
-            {
-                "column": s.column, "value": s.value, "genuine": s.genuine,
-                "impostors": s.impostors,
-                "fmr": s.fmr, "fmr_interval": s.fmr_interval and verification.pair(s.fmr_interval),
-                "fnmr": s.fnmr,
-                "fnmr_interval": s.fnmr_interval and verification.pair(s.fnmr_interval),
-            }
-            for s in item.slices
-        ]  # fmt: skip
-    if item.checks:
-        figures["calibration"] = [
-            {
-                "fmr": check.point.fmr, "threshold": round(check.point.threshold, 5),
-                "fnmr": round(check.point.fnmr, 6), "other_people_fmr": check.fmr,
-                "other_people_fnmr": round(check.fnmr, 6),
-            }
-            for check in item.checks
-        ]  # fmt: skip
-    return figures
-
-
-def _search_figures(item: SearchRun, split: searching.Split) -> dict[str, Any]:
-    shares = searching.cmc(item.found, 5)
-    mated = int(item.found.mated.sum())
-    return {
-        "contract": item.vectors.contract,
-        "rank_1": round(float(shares[0]), 6),
-        "rank_5": round(float(shares[4]), 6),
-        "fnir_at_fpir": {name(at.fpir): round(at.fnir, 6) for at in item.open_set},
-        "fnir_at_fpir_intervals": {
-            name(at.fpir): verification.pair(at.fnir_interval) for at in item.open_set
-        },
-        "failure_to_enrol": len(item.vectors.failures),
-        "n_enrolled": len(split.enrolled),
-        "n_mated": mated,
-        "n_unknown": int(item.found.mated.size - mated),
-        "promises": [
-            {
-                "gallery_size": p.gallery_size, "fpir": p.asked, "threshold": round(p.threshold, 5),
-                "measured_fpir": round(p.measured, 6),
-                "measured_fpir_interval": verification.pair(p.interval),
-                "verdict": pages.verdict(p),
-                "fnir": None if p.fnir is None else round(p.fnir, 6),
-            }
-            for p in item.promises
-        ],
-    }  # fmt: skip
+        )
+        if calibrated is not None and keeping is not None:
+            keeping(recognizer.bundle, calibrated)
+    run.show(pages.verification_table(made))
+    for item in made:
+        for part in pages.verification_tables(item):
+            run.show(part)
+        if item.calibrated is not None and keeping is None and not run.as_json:
+            click.echo("\n" + card.points_toml(item.calibrated.points).rstrip())
+    results = {item.model: runs.verification_json(item) for item in made}
+    run.finish(pairs.name, recognizer, data, results, lambda: pages.verification(pairs, made))
 
 
 def _numbers(text: str) -> list[int]:

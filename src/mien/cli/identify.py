@@ -5,14 +5,15 @@ from pathlib import Path
 import click
 
 from mien import decision
+from mien.cards import Bundle
 from mien.cli import options
 from mien.cli.batch import Album, Batch
 from mien.cli.output import counted, emit, one_in, rarity, rounded
 from mien.drawing import NAMED, UNKNOWN, Mark, annotate
 from mien.gallery import Gallery, open_gallery
 from mien.images import Source, read_image
-from mien.recognition import Recognizer, load
-from mien.types import Identification, Image, OperatingPoint, RecognizedFace
+from mien.recognition import load
+from mien.types import Identification, Image, RecognizedFace
 
 
 @click.command()
@@ -40,9 +41,10 @@ def command(
 ) -> None:
     """Name the people in pictures, or call them unknown.
 
-    The threshold follows from the rate of false names you accept (FPIR) and the size of your
-    gallery: the number of templates, one for each picture enrolled. The lower the rate, the more
-    enrolled people stay unknown; 'mien models info embedded' shows what was measured.
+    The threshold follows from the rate of false names you accept (FPIR), the size of your
+    gallery (the number of templates, one for each picture enrolled) and the face: one that
+    resembles many people needs more. The lower the rate, the more enrolled people stay unknown;
+    'mien models info embedded' shows what was measured.
 
     \b
     mien identify door.jpg
@@ -56,31 +58,36 @@ def command(
         image = read_image(source)
         return image, recognizer.recognize(image)
 
+    needed: list[float] = []
     with open_gallery(uri, create=False) as gallery:
         for name, (image, faces) in batch.run(work, recognizer.threads):
             found = gallery.identify_faces(faces, recognizer, fpir=fpir, limit=limit)
             if album:
-                points = recognizer.bundle.operating_points
-                album.save(name, annotate(image, [_mark(answer, points) for answer in found]))
+                marks = [
+                    _mark(answer, face, recognizer.bundle)
+                    for answer, face in zip(found, faces, strict=True)
+                ]
+                album.save(name, annotate(image, marks))
             if as_json:
                 emit({"image": name, "faces": [_row(answer) for answer in found]})
             else:
                 _print(name, found)
-        _explain(gallery, recognizer, fpir)
+            needed += [answer.operating_point.threshold for answer in found]
+        _explain(gallery, needed, fpir)
     batch.finish()
 
 
-def _explain(gallery: Gallery, recognizer: Recognizer, fpir: float) -> None:
-    """Where the threshold comes from, once, for the reader of the table."""
+def _explain(gallery: Gallery, needed: list[float], fpir: float) -> None:
+    """Where the thresholds come from, once, for the reader of the table."""
     size = len(gallery)
     if not size:
         click.echo("mien: nobody is enrolled yet, so everybody is unknown", err=True)
         return
-    point = decision.identification_point(
-        recognizer.bundle.operating_points, fpir, size, recognizer.contract
-    )
+    if not needed:
+        return
+    ends = dict.fromkeys(f"{end:.3f}" for end in (min(needed), max(needed)))
     click.echo(
-        f"A name needs {point.threshold:.3f}: with {counted(size, 'template')} enrolled, "
+        f"A name needs {'..'.join(ends)}: with {counted(size, 'template')} enrolled, "
         f"{one_in(fpir)} strangers reach that.",
         err=True,
     )
@@ -116,10 +123,11 @@ def _print(name: str, found: list[Identification]) -> None:
         )
 
 
-def _mark(answer: Identification, points: tuple[OperatingPoint, ...]) -> Mark:
+def _mark(answer: Identification, face: RecognizedFace, bundle: Bundle) -> Mark:
     if not answer.candidates:
         return Mark(answer.face.box, ("unknown", "nobody is enrolled"), UNKNOWN)
     detail = f"{answer.score:.3f}, needs {answer.operating_point.threshold:.3f}"
-    chance = f"by chance {rarity(points, answer.score, answer.gallery_size)}"
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    chance = f"by chance {rarity(bundle.search_points, score, answer.gallery_size)}"
     lines = (answer.subject or "unknown", detail, chance)
     return Mark(answer.face.box, lines, NAMED if answer.subject else UNKNOWN)

@@ -56,7 +56,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 def info(name: str) -> None:
     """All that is known of a network or a recogniser: licence, training data, measured figures."""
-    if name in cards.bundle_ids():
+    if name in cards.bundle_ids() or "+" in name:
         _print_bundle(cards.bundle(name))
     elif name in cards.model_ids():
         _print_model(cards.model_card(name))
@@ -167,9 +167,10 @@ def _cards(names: Sequence[str]) -> list[ModelCard]:
     """The networks meant by ids of networks and of recognisers."""
     models: dict[str, ModelCard] = {}
     for name in names:
-        if name in cards.bundle_ids():
+        if name in cards.bundle_ids() or "+" in name:
             bundle = cards.bundle(name)
-            models |= {card.id: card for card in (bundle.detector, bundle.embedder)}
+            parts = [part.embedder for part in bundle.members or (bundle,)]
+            models |= {card.id: card for card in (bundle.detector, *parts)}
         else:
             models[name] = cards.model_card(name)
     return list(models.values())
@@ -235,7 +236,10 @@ def _print_model(card: ModelCard) -> None:
 def _print_bundle(bundle: Bundle) -> None:
     click.echo(click.style(f"{bundle.id}: {bundle.title}", bold=True))
     _field("detector", bundle.detector.id)
-    _field("embedder", bundle.embedder.id + (f", {bundle.views} crops" if bundle.views > 1 else ""))
+    for part, weight in zip(bundle.members or (bundle,), bundle.weights or (1.0,), strict=True):
+        crops = f", {part.views} crops" if part.views > 1 else ""
+        share = f", weight {weight:g}" if bundle.members else ""
+        _field("embedder", f"{part.embedder.id}{crops}{share}")
     _field("contract", bundle.contract)
     for name, value in bundle.figures.items():
         _field(name, value)

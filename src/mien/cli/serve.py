@@ -37,9 +37,14 @@ _keys = click.option(
               default=lambda: home() / "audit.jsonl",
               help="Who searched, enrolled and erased.  "
               "[default: audit.jsonl in your data folder]")  # fmt: skip
+@click.option("--heads", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              metavar="DIR", help="Folder of heads that 'mien fit' made, one a file NAME.head.  "
+              "[default: none]")  # fmt: skip
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=0.1),
               metavar="N", help="Requests a second that each key may send.")  # fmt: skip
 @_keys
+@click.option("--no-keys", is_flag=True,
+              help="Ask nobody for a key, and listen to this machine only.")  # fmt: skip
 @options.model
 @options.threads
 @click.pass_context
@@ -52,36 +57,50 @@ def command(
     private_key: Path | None,
     proxies: str | None,
     audit: Path,
+    heads: Path | None,
     rate: float,
     keys: Path,
+    no_keys: bool,
     model: str,
     threads: int | None,
 ) -> None:
     """Start the server: REST interface and web page.
 
-    Without keys it answers this machine only, and everybody on it may do everything. To let others
-    in, make keys first:
+    Whoever asks sends a key. The first start makes one that may do everything and prints it, once;
+    'mien serve keys' makes more. For other machines, with TLS:
 
     \b
-    mien serve keys add --role admin
     mien serve --host 0.0.0.0 --certificate chain.pem --private-key key.pem
+    mien serve keys add --role write --gallery staff --note "front desk"
     """
     if context.invoked_subcommand is not None:
         return
     from mien.recognition import load
     from mien.server import Settings, create_app
-    from mien.server.running import require_keys_beyond_loopback, run
+    from mien.server.running import require_loopback, run
 
-    closed = require_keys_beyond_loopback(host, keys)
+    if no_keys:
+        require_loopback(host)
     settings = Settings(
-        keys=keys if closed else None, audit=audit, rate=rate, burst=int(2 * rate) + 1
+        keys=None if no_keys else keys,
+        audit=audit,
+        heads=heads,
+        rate=rate,
+        burst=int(2 * rate) + 1,
     )
     app = create_app(load(model, threads=threads), _galleries(uri), settings)
     scheme = "https" if certificate else "http"
     click.echo(f"mien serves {scheme}://{host}:{port}/ - stop it with Ctrl-C", err=True)
-    if not closed:
-        click.echo("no keys: it answers only this machine, and everybody on it may do everything; "
-                   "'mien serve keys add' makes a key", err=True)  # fmt: skip
+    if no_keys:
+        click.echo("no keys: it answers only this machine, and everybody on it may do everything",
+                   err=True)  # fmt: skip
+    elif not keys.exists():
+        click.echo(KeyFile(keys).add("admin", (), "made at the first start"))
+        click.echo("the key above opens everything and is not shown again; "
+                   f"its hash is in {keys}", err=True)  # fmt: skip
+    elif not KeyFile(keys).listed():
+        click.echo("every key was revoked: nobody gets in; 'mien serve keys add' makes a key",
+                   err=True)  # fmt: skip
     run(app, host, port, certificate, private_key, proxies)
 
 

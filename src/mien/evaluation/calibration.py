@@ -1,5 +1,5 @@
-"""Thresholds at false match rates measured on every pair of people, and how far scores can be
-read as probabilities.
+"""Thresholds at false match rates measured on every pair of people, for single comparisons and for
+searches, and how far scores can be read as probabilities.
 
 Each pair of *people* counts once, however many pictures they have: otherwise the 530 pictures of
 one president would be most of the evidence. Rates that rest on fewer than 30 wrong pairs of
@@ -24,12 +24,15 @@ RATES = (1e-1, 5e-2, 2e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5,
 _ROWS = 512
 
 
-def all_pairs(group: People, vectors: Vectors, by_subject: bool = False) -> tuple[Tally, Tally]:
+def all_pairs(
+    group: People, vectors: Vectors, by_subject: bool = False, demand: Floats | None = None
+) -> tuple[Tally, Tally]:
     """Tallies of every genuine and every impostor comparison, people weighted alike.
 
     `comparisons` is the number of people with two pictures, and of pairs of people. With
     `by_subject`, intervals can be drawn. A pair with a failed picture counts as one that never
-    matches.
+    matches. With `demand` (n,), scores are those less what the probe demands, and either picture
+    of a pair is the probe half of the time.
     """
     subjects = len(group.names) if by_subject else 0
     genuine, impostor = Tally(subjects), Tally(subjects)
@@ -46,12 +49,15 @@ def all_pairs(group: People, vectors: Vectors, by_subject: bool = False) -> tupl
         scores[~(usable[rows][:, None] & usable[start:])] = -1.0
         later = rows[:, None] < index[start:]
         same = group.person[rows][:, None] == group.person[start:]
-        i, j = np.nonzero(later & ~same)
-        owners = (group.person[rows[i]], group.person[start + j]) if by_subject else ()
-        impostor.add(scores[i, j], share[rows[i]] * share[start + j], owners, 0)
-        i, j = np.nonzero(later & same)
-        owner = group.person[rows[i]]
-        genuine.add(scores[i, j], genuine_share[owner], (owner,) if by_subject else (), 0)
+        for tally, kind in ((impostor, later & ~same), (genuine, later & same)):
+            i, j = np.nonzero(kind)
+            a, b = rows[i], start + j
+            owners = [group.person[a], group.person[b]]
+            weights = share[a] * share[b]
+            if tally is genuine:  # both pictures are one person's
+                owners, weights = owners[:1], genuine_share[owners[0]]
+            for less in (0.0,) if demand is None else (demand[a], demand[b]):
+                tally.add(scores[i, j] - less, weights, owners if by_subject else (), 0)
     people = int((sizes > 0).sum())
     genuine.comparisons, impostor.comparisons = int((sizes > 1).sum()), people * (people - 1) // 2
     return genuine, impostor
@@ -93,12 +99,6 @@ def check(points: Sequence[OperatingPoint], other: Curve) -> list[Check]:
         Check(point, *(float(rate) for rate in rates_at(other, point.threshold)))
         for point in points
     ]
-
-
-def to_toml(points: Sequence[OperatingPoint], protocol: str) -> str:
-    """The lines of a bundle's card: `protocol` and `operating_points`."""
-    rows = "".join(f"    [{p.fmr:g}, {p.threshold:.5f}, {p.fnmr:.5f}],\n" for p in points)
-    return f'protocol = "{protocol}"\noperating_points = [\n{rows}]\n'
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mien.classification.report import by_class
 from mien.errors import InputError
 from mien.evaluation.curves import Floats
 from mien.evaluation.intervals import Interval, wilson
@@ -53,11 +54,14 @@ def classify(truth: ArrayLike, said: ArrayLike, names: tuple[str, ...]) -> Class
     column = np.where(answer < 0, count, answer)
     matrix = np.bincount(right * (count + 1) + column, minlength=count * (count + 1))
     matrix = matrix.reshape(count, count + 1).astype(np.int64)
-    hits, support, claimed = np.diag(matrix), matrix.sum(axis=1), matrix[:, :count].sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        precision, recall = hits / claimed, hits / support
-        f1 = 2 * hits / (claimed + support)
-    return Classes(names, matrix, precision, recall, f1, support)
+    return of_confusion(names, matrix)
+
+
+def of_confusion(names: tuple[str, ...], matrix: NDArray[np.int64]) -> Classes:
+    """What follows from a confusion matrix; (k, k) when there is an answer for every probe."""
+    if matrix.shape[1] == len(names):
+        matrix = np.pad(matrix, ((0, 0), (0, 1)))
+    return Classes(names, matrix, *by_class(matrix), matrix.sum(axis=1))
 
 
 def nearest(

@@ -8,12 +8,13 @@ of whom nothing could be enrolled is missed by every probe. All of them count.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien import decision
+from mien.cards import Bundle
 from mien.errors import InputError
 from mien.evaluation.curves import FAILED, Floats
 from mien.evaluation.intervals import (
@@ -21,10 +22,11 @@ from mien.evaluation.intervals import (
     Interval,
     multiplicities,
     percentile,
+    share_interval,
 )
 from mien.evaluation.protocols import Bools, Ints, People
 from mien.evaluation.vectors import Vectors
-from mien.types import OperatingPoint
+from mien.types import Crowd
 
 NEVER = int(np.iinfo(np.int64).max)
 """The rank of an own person who cannot be found: they, or the probe, gave no embedding."""
@@ -170,6 +172,13 @@ def cmc(found: Searches, ranks: int = 20) -> Floats:
     return shares
 
 
+def rank_interval(found: Searches, rank: int, seed: int = 0) -> Interval:
+    """The interval of one point of `cmc`, people resampled."""
+    rows = found.mated
+    hits = found.rank[rows] <= rank
+    return share_interval(hits, found.person[rows], weights=found.weights[rows], seed=seed)
+
+
 def tradeoff(found: Searches) -> tuple[Floats, Floats, Floats]:
     """Thresholds, FPIR and FNIR (each (n,)) over every threshold that changes the FPIR."""
     unknown = _unknown(found)
@@ -268,16 +277,33 @@ def split_by_people(group: People, enrolled: int, rng: np.random.Generator) -> S
     return Split(first, probes, chosen[probes])
 
 
-def run(group: People, vectors: Vectors, split: Split) -> Searches:
-    """Search a split; every person counts alike among the mated, and among the unknown."""
+def run(group: People, vectors: Vectors, split: Split, crowd: Crowd | None = None) -> Searches:
+    """Search a split; every person counts alike among the mated, and among the unknown.
+
+    With a crowd, scores are those less what each probe demands: what one threshold decides on.
+    """
     person = group.person[split.probes]
-    return search(
+    probes = vectors.matrix[split.probes]
+    found = search(
         vectors.matrix[split.enrolled],
         group.person[split.enrolled],
-        vectors.matrix[split.probes],
+        probes,
         person,
         split.mated,
         per_person(person),
+    )
+    if crowd is None:
+        return found
+    more = decision.demand(crowd, probes)
+
+    def less(scores: Floats, by: Floats) -> Floats:
+        return np.where(scores > FAILED, scores - by, FAILED)
+
+    return replace(
+        found,
+        best=less(found.best, more),
+        runners_up=less(found.runners_up, more[:, None]),
+        own=less(found.own, more),
     )
 
 
@@ -285,9 +311,9 @@ def run(group: People, vectors: Vectors, split: Split) -> Searches:
 class Promise:
     """The FPIR that a threshold promises in a gallery of a size, and what was measured.
 
-    `measured` is the mean over random galleries, `interval` where the FPIR of one such gallery
-    lies 95% of the time (people and galleries both drawn anew); `fnir` is the mean likewise, None
-    when nobody enrolled has a second picture.
+    `threshold` is that of an average face. `measured` is the mean over random galleries,
+    `interval` where the FPIR of one such gallery lies 95% of the time (people and galleries both
+    drawn anew); `fnir` is the mean likewise, None when nobody enrolled has a second picture.
     """
 
     asked: float
@@ -298,31 +324,41 @@ class Promise:
     fnir: float | None
     unknown_people: int
 
+    @property
+    def verdict(self) -> str:
+        """Whether the FPIR asked for lies in the interval measured, or on the safe side of it."""
+        if self.asked in self.interval:
+            return "kept"
+        return "kept, too strictly" if self.asked > self.interval.high else "BROKEN"
+
 
 def check_promise(
     group: People,
     vectors: Vectors,
-    points: Sequence[OperatingPoint],
+    bundle: Bundle,
     rates: Sequence[float],
     sizes: Sequence[int],
     galleries: int = 20,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Promise]:
-    """Measure the FPIR of `decision.identification_point` on people it was not made from.
+    """Measure the FPIR of `decision.search_point` on people whom the bundle was not measured on.
 
     For each size, `galleries` random ones are enrolled with one picture a person; everybody else
-    in `group` is unknown and counts alike. Raises `NoOperatingPoint` when `points` is empty.
+    in `group` is unknown and counts alike. Raises `NoOperatingPoint` when nothing was measured.
     """
     rng = np.random.default_rng(seed)
     promises = []
     for size in sizes:
         searches = [
-            run(group, vectors, split_by_people(group, size, rng)) for _ in range(galleries)
+            run(group, vectors, split_by_people(group, size, rng), bundle.crowd)
+            for _ in range(galleries)
         ]
         progress(f"{galleries} galleries of {size} searched")
         for rate in rates:
-            point = decision.identification_point(points, rate, size, vectors.contract)
+            point = decision.identification_point(
+                bundle.search_points, rate, size, vectors.contract
+            )
             draws, rates_of, misses = [], [], []
             for number, found in enumerate(searches):
                 unknown = ~found.mated

@@ -1,55 +1,31 @@
 """Figures to the parts of a report: what each kind of evaluation shows, and in which order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mien import decision
 from mien.evaluation import plots
-from mien.evaluation.calibration import Check, Reliability
+from mien.evaluation.calibration import Check
 from mien.evaluation.classification import Classes
-from mien.evaluation.curves import FAILED, FARS
+from mien.evaluation.curves import FAILED, FARS, auc, decide, eer, tars
 from mien.evaluation.curves import name as key_of
 from mien.evaluation.detection import Precision
-from mien.evaluation.identification import OpenSet, Promise, Searches, cmc
+from mien.evaluation.identification import cmc, rank_interval
 from mien.evaluation.protocols import Pairs, Picture
-from mien.evaluation.report import Plate, Plates, Plots, Table, percent
+from mien.evaluation.report import Part, Plate, Plates, Plots, Table, percent
+from mien.evaluation.runs import Calibrated, SearchRun, StreamedRun, VerificationRun
 from mien.evaluation.vectors import Vectors
 from mien.evaluation.verification import Slice, Verification, worst_to_best
 
 WORST = 12  # pairs of a kind on a page
-
-Part = Table | Plots | Plates
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class VerificationRun:
-    """One model on a verification protocol; what is None or empty was not asked for."""
-
-    model: str
-    vectors: Vectors
-    figures: Verification
-    reliability: Reliability | None = None
-    slices: Sequence[Slice] = ()
-    checks: Sequence[Check] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class SearchRun:
-    """One model on an identification protocol."""
-
-    model: str
-    vectors: Vectors
-    found: Searches
-    open_set: Sequence[OpenSet]
-    promises: Sequence[Promise]
 
 
 def verification_table(runs: Sequence[VerificationRun]) -> Table:
     """The headline, a column for each model."""
     rows: list[list[str]] = [["accuracy"], ["standard error"], ["AUC"], ["EER"]]
     rows += [[f"TAR at FAR {key_of(far)}"] for far in FARS]
+    rows += [["precision"], ["recall"], ["F1"]]
     rows += [["d'"], ["pictures without an embedding"], ["pairs"]]
     for run in runs:
         f, i = run.figures, run.figures.intervals
@@ -60,14 +36,25 @@ def verification_table(runs: Sequence[VerificationRun]) -> Table:
             f"{f.auc:.5f} ({i.auc.low:.5f} .. {i.auc.high:.5f})",
             percent(f.eer, i.eer),
             *(percent(*tar) if tar[0] is not None else "too few impostors" for tar in tars),
+            *(percent(share) for share in _at_best(f)),
             "-" if f.d_prime is None else f"{f.d_prime:.2f}",
             str(len(run.vectors.failures)),
             f"{len(f.scores):,}, {f.failed} of them failed",
         ]
         for row, cell in zip(rows, column, strict=True):
             row.append(cell)
-    note = "In brackets: 95% intervals, people resampled. A failed pair counts as not matching."
+    note = (
+        "In brackets: 95% intervals, people resampled. A failed pair counts as not matching. "
+        "Precision, recall and F1 are at the mean of the folds' thresholds."
+    )
     return Table("Figures", ["", *(run.model for run in runs)], rows, note)
+
+
+def _at_best(figures: Verification) -> tuple[float | None, float | None, float | None]:
+    """Precision, recall and F1 at the threshold of the accuracy."""
+    threshold = float(np.mean(figures.accuracy.thresholds))
+    at = decide(figures.scores, figures.same, threshold)
+    return at.precision, at.recall, at.f1
 
 
 def verification(pairs: Pairs, runs: Sequence[VerificationRun]) -> list[Part]:
@@ -89,14 +76,20 @@ def verification(pairs: Pairs, runs: Sequence[VerificationRun]) -> list[Part]:
     return parts
 
 
-def _verification_details(pairs: Pairs, run: VerificationRun) -> list[Part]:
-    parts: list[Part] = []
+def verification_tables(run: VerificationRun) -> list[Table]:
+    """What was asked for beside the headline: the card's promise, fresh thresholds, slices."""
+    tables = []
     if run.figures.kept:
-        parts.append(kept_table(run))
-    if run.checks:
-        parts.append(checks_table(run.checks))
+        tables.append(kept_table(run))
     if run.slices:
-        parts.append(slices_table(run.slices))
+        tables.append(slices_table(run.slices))
+    if run.calibrated is not None:
+        tables += calibration_tables(run.calibrated)
+    return tables
+
+
+def _verification_details(pairs: Pairs, run: VerificationRun) -> list[Part]:
+    parts: list[Part] = [*verification_tables(run)]
     scores, same = run.figures.scores, run.figures.same
     alive = scores > FAILED
     genuine = np.flatnonzero(same & alive)
@@ -147,15 +140,23 @@ def kept_table(run: VerificationRun) -> Table:
     return Table(f"Operating points of {run.model} on these pairs", header, rows)
 
 
-def checks_table(checks: Sequence[Check]) -> Table:
+def calibration_tables(made: Calibrated) -> list[Table]:
     """Fresh thresholds, on the people they were chosen on and on others."""
+    tables = [_checks("Thresholds measured now", made.checks)]
+    if made.crowd is not None:
+        title = f"Thresholds of searches, with {made.crowd.share:g} of the demand of a crowd"
+        tables.append(_checks(title, made.crowd_checks))
+    return tables
+
+
+def _checks(title: str, checks: Sequence[Check]) -> Table:
     rows = [
         [f"{c.point.fmr:g}", f"{c.point.threshold:.5f}", percent(c.point.fnmr),
          f"{c.fmr:.2e}", percent(c.fnmr)]
         for c in checks
     ]  # fmt: skip
     header = ["FMR", "threshold", "FNMR", "FMR of other people", "FNMR of other people"]
-    return Table("Thresholds measured now", header, rows, checks[0].point.protocol)
+    return Table(title, header, rows, checks[0].point.protocol)
 
 
 def slices_table(slices: Sequence[Slice]) -> Table:
@@ -174,6 +175,45 @@ def slices_table(slices: Sequence[Slice]) -> Table:
     return Table("Slices at one threshold for all", header, rows)
 
 
+def streamed_table(runs: Sequence[StreamedRun]) -> Table:
+    """The headline of all pairs, a column for each model."""
+    rows: list[list[str]] = [["AUC"], ["EER"], *([f"TAR at FAR {key_of(far)}"] for far in FARS)]
+    rows += [["pictures without an embedding"], ["people with two pictures"], ["pairs of people"]]
+    for run in runs:
+        i = run.intervals
+        found = tars(run.curve)
+        column = [
+            f"{auc(run.curve):.5f} ({i.auc.low:.5f} .. {i.auc.high:.5f})",
+            percent(eer(run.curve), i.eer),
+            *(
+                "too few impostors" if tar is None else percent(tar, i.tar_at_far.get(key))
+                for key, tar in found.items()
+            ),
+            str(len(run.vectors.failures)),
+            f"{run.curve.genuine:,}",
+            f"{run.curve.impostors:,}",
+        ]
+        for row, cell in zip(rows, column, strict=True):
+            row.append(cell)
+    note = (
+        "All pairs of pictures, each pair of people counted once; in brackets 95% intervals, "
+        "people resampled. A failed picture matches nobody."
+    )
+    return Table("Figures", ["", *(run.model for run in runs)], rows, note)
+
+
+def streamed(pictures: Sequence[Picture], runs: Sequence[StreamedRun]) -> list[Part]:
+    """The page of all pairs."""
+    curves = {run.model: (run.curve, run.intervals) for run in runs}
+    parts: list[Part] = [
+        streamed_table(runs),
+        Plots("Curves", [plots.roc(curves), plots.det(curves)]),
+    ]
+    for run in runs:
+        parts += failures(run.model, pictures, run.vectors)
+    return parts
+
+
 def identification_table(runs: Sequence[SearchRun]) -> Table:
     """The headline of a search, a column for each model."""
     rates = [item.fpir for item in runs[0].open_set]
@@ -184,8 +224,8 @@ def identification_table(runs: Sequence[SearchRun]) -> Table:
         shares = cmc(run.found, 5)
         mated = int(run.found.mated.sum())
         column = [
-            percent(float(shares[0])),
-            percent(float(shares[4])),
+            percent(float(shares[0]), rank_interval(run.found, 1)),
+            percent(float(shares[4]), rank_interval(run.found, 5)),
             *(percent(item.fnir, item.fnir_interval) for item in run.open_set),
             f"{mated:,}",
             f"{run.found.mated.size - mated:,}",
@@ -193,30 +233,26 @@ def identification_table(runs: Sequence[SearchRun]) -> Table:
         ]
         for row, cell in zip(rows, column, strict=True):
             row.append(cell)
-    note = "People count alike, however many pictures they have; intervals resample people."
+    note = (
+        "People count alike, however many pictures they have; intervals resample people. "
+        "DIR at a FAR is what FNIR at the same FPIR leaves of 100%."
+    )
     return Table("Figures", ["", *(run.model for run in runs)], rows, note)
 
 
-def promises_table(promises: Sequence[Promise]) -> Table:
+def promises_table(run: SearchRun) -> Table:
     """The FPIR that thresholds promise and what strangers gave, by gallery size."""
     rows = [
         [f"{p.gallery_size:,}", f"{p.asked:g}", f"{p.threshold:.5f}",
-         percent(p.measured, p.interval), verdict(p), percent(p.fnir)]
-        for p in promises
+         percent(p.measured, p.interval), p.verdict, percent(p.fnir)]
+        for p in run.promises
     ]  # fmt: skip
     header = ["gallery", "FPIR promised", "threshold", "FPIR measured", "promise", "FNIR"]
     note = (
         "One picture a person is enrolled, in galleries drawn at random; everybody else is a "
         "stranger. The interval is that of one such gallery."
     )
-    return Table("The promise of the threshold rule", header, rows, note)
-
-
-def verdict(promise: Promise) -> str:
-    """Whether the FPIR asked for lies in the interval measured, or on the safe side of it."""
-    if promise.asked in promise.interval:
-        return "kept"
-    return "kept, too strictly" if promise.asked > promise.interval.high else "BROKEN"
+    return Table(f"The promise of the threshold rule ({run.model})", header, rows, note)
 
 
 def identification(pictures: Sequence[Picture], runs: Sequence[SearchRun]) -> list[Part]:
@@ -229,7 +265,7 @@ def identification(pictures: Sequence[Picture], runs: Sequence[SearchRun]) -> li
     ]
     for run in runs:
         if run.promises:
-            parts.append(promises_table(run.promises))
+            parts.append(promises_table(run))
         parts += failures(run.model, pictures, run.vectors)
     return parts
 

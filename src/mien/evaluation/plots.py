@@ -51,7 +51,7 @@ Curves = Mapping[str, tuple[Curve, VerificationIntervals]]
 def roc(curves: Curves) -> "Figure":
     """True accept rate against false accept rate, the latter on a logarithmic axis."""
     figure, axes = _figure()
-    lowest = min(1 / rates.impostors for rates, _ in curves.values())
+    lowest = min(0.1, *(1 / rates.impostors for rates, _ in curves.values()))
     floor = 1.0
     for (label, (rates, bounds)), colour in zip(curves.items(), COLOURS, strict=False):
         x, y = _thinned(np.maximum(rates.fmr, lowest / 2), 1 - rates.fnmr)
@@ -78,7 +78,7 @@ def det(curves: Curves) -> "Figure":
         [1 / rates.impostors for rates, _ in curves.values()]
         + [1 / rates.genuine for rates, _ in curves.values()]
     )
-    lowest, highest = max(least, 1e-6), 0.5
+    lowest, highest = min(0.1, max(least, 1e-6)), 0.5
     for (label, (rates, bounds)), colour in zip(curves.items(), COLOURS, strict=False):
         inside = (rates.fmr > 0) & (rates.fnmr > 0) & (rates.fmr < 1) & (rates.fnmr < 1)
         x, y = _thinned(_probit(rates.fmr[inside]), _probit(rates.fnmr[inside]))

@@ -63,13 +63,16 @@ class Plots:
     figures: Sequence["Figure"]
 
 
+Part = Table | Plots | Plates
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a page says: a title, how it came about, its parts in order, and all figures as data."""
 
     title: str
     provenance: Mapping[str, str]
-    parts: Sequence[Table | Plots | Plates]
+    parts: Sequence[Part]
     figures: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -146,7 +149,7 @@ def render(report: Report) -> str:
     )
 
 
-def _part(part: Table | Plots | Plates) -> str:
+def _part(part: Part) -> str:
     head = f"<h2>{_text(part.title)}</h2>"
     match part:
         case Table():

@@ -263,6 +263,8 @@ def worst_to_best(rates: Sequence[float | None]) -> float | None:
 def summary(figures: Verification, failure_to_enrol: int) -> dict[str, object]:
     """The figures as JSON shows them; the keys are a contract."""
     intervals = figures.intervals
+    threshold = float(np.mean(figures.accuracy.thresholds))
+    at = decide(figures.scores, figures.same, threshold)
     return {
         "accuracy": round(figures.accuracy.mean, 6),
         "accuracy_stderr": round(figures.accuracy.stderr, 6),
@@ -276,7 +278,18 @@ def summary(figures: Verification, failure_to_enrol: int) -> dict[str, object]:
         },
         "tar_at_far_intervals": {key: pair(i) for key, i in intervals.tar_at_far.items()},
         "d_prime": None if figures.d_prime is None else round(figures.d_prime, 4),
-        "threshold": round(float(np.mean(figures.accuracy.thresholds)), 5),
+        "threshold": round(threshold, 5),
+        "at_threshold": {
+            key: None if value is None else round(value, 6)
+            for key, value in (
+                ("accuracy", at.accuracy),
+                ("precision", at.precision),
+                ("recall", at.recall),
+                ("f1", at.f1),
+                ("fmr", at.fmr),
+                ("fnmr", at.fnmr),
+            )
+        },
         "failure_to_enrol": failure_to_enrol,
         "n_pairs": len(figures.scores),
         "n_pairs_failed": figures.failed,

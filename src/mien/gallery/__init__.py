@@ -6,7 +6,7 @@ follows from the URI given to `open_gallery`, and nothing else changes.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from mien.gallery.audit import Receipt
 from mien.gallery.cipher import key_from_environment
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import Entry, Stats, Store, Subject, Where
+from mien.gallery.store import Entry, Stats, Store, Subject, Where, check_subject
 from mien.images import Source, encode_image, read_image
 from mien.recognition import Recognizer
 from mien.types import Box, Embedding, Identification, Image, Match, RecognizedFace, Template
@@ -157,14 +157,7 @@ class Gallery:
         size = len(self)
         found = self.search_batch([face.embedding for face in faces], limit, where)
         return [
-            decision.identify(
-                face.face,
-                matches,
-                recognizer.bundle.operating_points,
-                fpir=fpir,
-                gallery_size=size,
-                contract=recognizer.contract,
-            )
+            decision.identify(face, matches, recognizer.bundle, fpir=fpir, gallery_size=size)
             for face, matches in zip(faces, found, strict=True)
         ]
 
@@ -216,20 +209,23 @@ class Gallery:
             require_contract(entries[0].embedding.contract, entry.embedding.contract)
         return self.store.replace(subject, entries)
 
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        """Give a person another name; no trace of the old one is left, as after `remove`.
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        """Forget a person, or only some templates of theirs, by id: how many templates went.
 
-        When somebody has that name already, `merge` joins the two; without it, raises
-        `GalleryError`. Raises `UnknownSubject`.
+        When this returns, no such vector and, with the last of them, no name is left in the store's
+        files. Raises `UnknownSubject`.
         """
-        self.store.rename(subject, name, merge=merge)
+        return self.store.remove(subject, templates)
 
-    def remove(self, subject: str) -> int:
-        """Forget a person: how many templates went. Raises `UnknownSubject`.
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
+        """Give a person another name: how many templates they have brought with them.
 
-        When this returns, no vector and no name of theirs is left in the store's files.
+        When somebody has that name already, `merge` makes the two one; without, raises
+        `GalleryError`. Nothing of the old name is left. Raises `UnknownSubject`, and `InputError`
+        for an empty name.
         """
-        return self.store.remove(subject)
+        check_subject(new)
+        return self.store.rename(subject, new, merge=merge)
 
     def require(self, contract: str) -> None:
         """Raise `ContractMismatch` unless vectors of `contract` belong in this gallery."""

@@ -20,7 +20,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -32,15 +33,7 @@ from numpy.typing import NDArray
 
 from mien.embedding import require_contract
 from mien.errors import GalleryError, GalleryUnavailable, InputError, MissingExtra, UnknownSubject
-from mien.gallery.store import (
-    Entry,
-    Stats,
-    Subject,
-    Where,
-    check_name,
-    require_one_subject,
-    taken,
-)  # fmt: skip
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
 from mien.types import Embedding, Match, Template
 
 _BATCH = 4096
@@ -201,40 +194,33 @@ class MilvusStore:
         ]
 
     def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
-        require_one_subject(subject, entries)
+        check_replacement(subject, entries)
         with self._lock:
             old = [int(row["id"]) for row in self._rows([_is(subject)], ["id"])]
             templates = self.add(entries)
             self._delete(old)
             return templates
 
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        """The templates get new ids."""
-        check_name(name)
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         with self._lock:
             old = list(self.entries(subject=subject))
             if not old:
                 raise UnknownSubject(subject)
-            if subject == name:
-                return
-            if not merge and any(True for _ in self._rows([_is(name)], ["id"])):
-                raise GalleryError(taken(subject, name))
-            self.add([
-                Entry(
-                    name, e.embedding, e.source, e.quality, e.metadata, e.negative,
-                    e.source_sha256, e.created,
-                )
-                for _, e in old
-            ])  # fmt: skip
-            self._delete([id_ for id_, _ in old])
+            if subject != new:
+                if not merge and any(True for _ in self._rows([_is(new)], ["id"])):
+                    raise GalleryError(taken(subject, new))
+                self.add([replace(entry, subject=new) for _, entry in old])
+                self._delete([id_ for id_, _ in old])
+            return len(old)
 
-    def remove(self, subject: str) -> int:
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         with self._lock:
             ids = [int(row["id"]) for row in self._rows([_is(subject)], ["id"])]
             if not ids:
                 raise UnknownSubject(subject)
-            self._delete(ids)
-            return len(ids)
+            gone = ids if templates is None else [id_ for id_ in ids if id_ in templates]
+            self._delete(gone)
+            return len(gone)
 
     def compact(self) -> None:
         """Have the server write its files anew, and wait until it has."""

@@ -15,7 +15,7 @@ the server's own log keeps it until it is recycled, as do backups: that is the s
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import ModuleType
@@ -26,22 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import (
-    GalleryError,
-    GalleryUnavailable,
-    InputError,
-    MissingExtra,
-    UnknownSubject,
-)
-from mien.gallery.store import (
-    Entry,
-    Stats,
-    Subject,
-    Where,
-    check_name,
-    require_one_subject,
-    taken,
-)
+from mien.errors import GalleryError, GalleryUnavailable, InputError, MissingExtra, UnknownSubject
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
 from mien.types import Embedding, Match, Template
 
 _SCHEMA = 1
@@ -136,11 +122,10 @@ class PostgresStore:
         subjects, fresh = self._subjects(db, entries)
         templates = self._insert(db, entries, subjects)
         db.execute(
-            "UPDATE mien.collection SET contract = %s, dimensions = %s, "
-            "subjects = subjects + %s, templates = templates + %s WHERE id = %s",
-            (contract, dimensions, fresh, sum(not entry.negative for entry in entries),
-             self._collection),
-        )  # fmt: skip
+            "UPDATE mien.collection SET contract = %s, dimensions = %s WHERE id = %s",
+            (contract, dimensions, self._collection),
+        )
+        self._count(db, fresh, sum(not entry.negative for entry in entries))
         return templates
 
     def search(
@@ -210,38 +195,50 @@ class PostgresStore:
 
         return self._read(run)
 
-    def remove(self, subject: str) -> int:
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         with self._changing() as db:
-            self._subject(db, subject)
-            return self._delete(db, subject)
+            return self._delete(db, self._subject(db, subject), templates)
+
+    def _delete(self, db: Any, id_: int, templates: Collection[int] | None = None) -> int:
+        rows = db.execute(
+            f"DELETE FROM mien.{self._table} WHERE subject = %s "
+            f"AND (%s::bigint[] IS NULL OR id = ANY(%s)) RETURNING negative",
+            (id_, *2 * [None if templates is None else list(templates)]),
+        ).fetchall()
+        gone = db.execute(
+            f"DELETE FROM mien.subject WHERE id = %s AND NOT EXISTS "
+            f"(SELECT FROM mien.{self._table} WHERE subject = %s)", (id_, id_)
+        ).rowcount  # fmt: skip
+        self._count(db, -gone, -sum(not negative for (negative,) in rows))
+        return len(rows)
 
     def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
-        require_one_subject(subject, entries)
+        check_replacement(subject, entries)
         with self._changing() as db:
-            self._delete(db, subject)
+            if (id_ := self._find(db, subject)) is not None:
+                self._delete(db, id_)
             return self._add(db, entries)
 
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        check_name(name)
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
+        if "\0" in new:
+            raise InputError("PostgreSQL keeps no text with a NUL character in it")
         with self._changing() as db:
-            mine = self._subject(db, subject)
-            other = self._find(db, name)
-            if other is None:
-                db.execute(
-                    "UPDATE mien.subject SET name = %s, name_sha256 = %s WHERE id = %s",
-                    (name, _digest(name), mine),
-                )
-            elif other != mine:
-                if not merge:
-                    raise GalleryError(taken(subject, name))
-                db.execute(
-                    f"UPDATE mien.{self._table} SET subject = %s WHERE subject = %s", (other, mine)
-                )
-                db.execute("DELETE FROM mien.subject WHERE id = %s", (mine,))
-                db.execute(
-                    "UPDATE mien.collection SET subjects = subjects - 1 WHERE id = %s",
-                    (self._collection,),
-                )
+            old = self._subject(db, subject)
+            if not merge and self._find(db, new) not in (None, old):
+                raise GalleryError(taken(subject, new))
+            fresh = db.execute(
+                "INSERT INTO mien.subject (collection, name, name_sha256, created) "
+                "SELECT collection, %s, %s, created FROM mien.subject WHERE id = %s "
+                "ON CONFLICT DO NOTHING", (new, _digest(new), old),
+            ).rowcount  # fmt: skip
+            moved = db.execute(
+                f"UPDATE mien.{self._table} SET id = nextval('mien.template_id'), subject = %s "
+                f"WHERE subject = %s", (self._subject(db, new), old),
+            ).rowcount  # fmt: skip
+            if new != subject:
+                db.execute("DELETE FROM mien.subject WHERE id = %s", (old,))
+                self._count(db, fresh - 1, 0)
+            return int(moved)
 
     def __len__(self) -> int:
         def run(db: Any) -> int:
@@ -344,6 +341,13 @@ class PostgresStore:
         ).fetchone()
         return row
 
+    def _count(self, db: Any, subjects: int, templates: int) -> None:
+        """Add to what the collection says of its size."""
+        db.execute(
+            "UPDATE mien.collection SET subjects = subjects + %s, templates = templates + %s "
+            "WHERE id = %s", (subjects, templates, self._collection),
+        )  # fmt: skip
+
     def _find(self, db: Any, name: str) -> int | None:
         row = db.execute(
             "SELECT id FROM mien.subject WHERE collection = %s AND name_sha256 = %s",
@@ -356,21 +360,6 @@ class PostgresStore:
         if id_ is None:
             raise UnknownSubject(name)
         return id_
-
-    def _delete(self, db: Any, name: str) -> int:
-        """A subject with all templates: how many there were."""
-        id_ = self._find(db, name)
-        if id_ is None:
-            return 0
-        rows = db.execute(
-            f"DELETE FROM mien.{self._table} WHERE subject = %s RETURNING negative", (id_,)
-        ).fetchall()
-        db.execute("DELETE FROM mien.subject WHERE id = %s", (id_,))
-        db.execute(
-            "UPDATE mien.collection SET subjects = subjects - 1, templates = templates - %s "
-            "WHERE id = %s", (sum(not negative for (negative,) in rows), self._collection),
-        )  # fmt: skip
-        return len(rows)
 
     def _subjects(self, db: Any, entries: Sequence[Entry]) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""

@@ -3,7 +3,7 @@
 import json
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mien.errors import UnknownSubject
 from mien.gallery import cipher
 from mien.gallery.store import Entry
 from mien.types import Embedding, Template
@@ -21,6 +22,13 @@ OTHER_MODEL = ".other"
 """Ends the name of the collection that has the same people by the model before, or after: who is
 erased from one is erased from both."""
 
+_ENTRIES = (
+    "SELECT template.id, subject.id, name, vector, source, source_sha256, metadata, quality, "
+    "negative, template.created, picture FROM template "
+    "JOIN subject ON subject.id = template.subject "
+    "LEFT JOIN crop ON crop.template = template.id"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -29,7 +37,7 @@ class Rows:
     collection: int
     cipher: cipher.Cipher
 
-    def subjects(
+    def _subjects(
         self, db: sqlite3.Connection, entries: Sequence[Entry], now: str
     ) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""
@@ -59,10 +67,9 @@ class Rows:
         )  # fmt: skip
         return rows, len(fresh)
 
-    def insert(
-        self, db: sqlite3.Connection, entries: Sequence[Entry], subjects: dict[str, int], now: str
-    ) -> list[Template]:
-        """New templates of subjects whose rows are known."""
+    def insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
+        """New templates, and rows for subjects that are new."""
+        subjects, fresh = self._subjects(db, entries, now)
         first = self.newest(db) + 1
         rows, tags, crops, templates = [], [], [], []
         for id_, entry in enumerate(entries, first):
@@ -83,22 +90,22 @@ class Rows:
         db.executemany("INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
         db.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+        db.execute(
+            "UPDATE collection SET version = version + 1, subjects = subjects + ?, "
+            "templates = templates + ? WHERE id = ?",
+            (fresh, sum(not entry.negative for entry in entries), self.collection),
+        )
         return templates
 
     def entries(
         self, db: sqlite3.Connection, after: int, limit: int, subject: str | None
     ) -> tuple[list[tuple[Any, ...]], str]:
         """Rows for `entry`, of the templates after one, oldest first; and their contract."""
-        of, whom = (
-            ("", ()) if subject is None else ("AND lookup = ?", (self.cipher.lookup(subject),))
-        )
+        whose = None if subject is None else self.cipher.lookup(subject)
         rows = db.execute(
-            f"SELECT template.id, subject.id, name, vector, source, source_sha256, "
-            f"metadata, quality, negative, template.created, picture "
-            f"FROM template JOIN subject ON subject.id = template.subject "
-            f"LEFT JOIN crop ON crop.template = template.id "
-            f"WHERE template.collection = ? AND template.id > ? {of} ORDER BY template.id LIMIT ?",
-            (self.collection, after, *whom, limit),
+            f"{_ENTRIES} WHERE template.collection = ? AND template.id > ? "
+            f"{'' if whose is None else 'AND lookup = ?'} ORDER BY template.id LIMIT ?",
+            (self.collection, after, *([] if whose is None else [whose]), limit),
         ).fetchall()
         return rows, str(self.field(db, "contract"))
 
@@ -151,6 +158,34 @@ class Rows:
         )
         return [Rows(id_, self.cipher) for (id_,) in rows]
 
+    def everywhere(self, db: sqlite3.Connection, name: str) -> "list[tuple[Rows, int]]":
+        """A person's row in each generation that has them. Raises `UnknownSubject`."""
+        if self.find(db, name) is None:
+            raise UnknownSubject(name)
+        found = [(rows, rows.find(db, name)) for rows in self.generations(db)]
+        return [(rows, row) for rows, row in found if row is not None]
+
+    def held(self, db: sqlite3.Connection, subject: int) -> dict[int, Entry]:
+        """The templates of the subject in a row, by id."""
+        contract = str(self.field(db, "contract"))
+        rows = db.execute(f"{_ENTRIES} WHERE subject.id = ? ORDER BY template.id", (subject,))
+        return {row[0]: self.entry(row, contract) for row in rows.fetchall()}
+
+    def of_same_pictures(
+        self, held: dict[int, dict[int, Entry]], wanted: Collection[int]
+    ) -> dict[int, list[int]]:
+        """Of one person's templates, by collection: those wanted of this collection, and those that
+        another model made of the same pictures."""
+        mine = held[self.collection]
+        pictures = {_picture(mine[id_]) for id_ in set(mine) & set(wanted)}
+        return {
+            collection: [
+                id_ for id_, entry in entries.items()
+                if (id_ in wanted if collection == self.collection else _picture(entry) in pictures)
+            ]
+            for collection, entries in held.items()
+        }  # fmt: skip
+
     def find(self, db: sqlite3.Connection, name: str) -> int | None:
         """The row of a subject, if there is one of that name."""
         row = db.execute(
@@ -158,28 +193,6 @@ class Rows:
             (self.collection, self.cipher.lookup(name)),
         ).fetchone()
         return None if row is None else int(row[0])
-
-    def of(self, db: sqlite3.Connection, name: str) -> list[int]:
-        """The templates of a subject, negatives too."""
-        rows = db.execute("SELECT id FROM template WHERE subject = ?", (self.find(db, name),))
-        return [id_ for (id_,) in rows]
-
-    def rename(self, db: sqlite3.Connection, subject: str, name: str, now: str) -> None:
-        """Give a subject a name, or its templates to whoever has that name."""
-        mine, other = self.find(db, subject), self.find(db, name)
-        if other is None:
-            db.execute(
-                "UPDATE subject SET lookup = ?, name = ?, updated = ? WHERE id = ?",
-                (self.cipher.lookup(name), self._seal(name, f"name:{mine}"), now, mine),
-            )
-        else:
-            db.execute("UPDATE template SET subject = ? WHERE subject = ?", (other, mine))
-            db.execute("UPDATE subject SET updated = ? WHERE id = ?", (now, other))
-            db.execute("DELETE FROM subject WHERE id = ?", (mine,))
-        db.execute(
-            "UPDATE collection SET subjects = subjects - ?, version = version + 1 WHERE id = ?",
-            (int(other is not None), self.collection),
-        )
 
     def tagged(self, db: sqlite3.Connection, key: str, value: str, after: int) -> NDArray[np.int64]:
         """The templates with that metadata and ids over `after`, ascending."""
@@ -212,3 +225,8 @@ class Rows:
 
     def _open_vector(self, stored: bytes, id_: int) -> NDArray[np.float32]:
         return np.frombuffer(self.cipher.open(stored, f"vector:{id_}"), "<f4")
+
+
+def _picture(entry: Entry) -> tuple[str, str]:
+    """The name and the digest of the picture of a template."""
+    return entry.source, entry.source_sha256

@@ -12,7 +12,8 @@ Beside `people.mien` lie `people.mien-index/` (derived; may be deleted at any ti
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mien.gallery.index import Index
 from mien.gallery.kernels import Kernel, fastest_kernel
 from mien.gallery.rows import Rows
 from mien.gallery.schema import DEFAULT_COLLECTION
-from mien.gallery.store import Entry, Stats, Subject, Where, check_name, require_one_subject, taken
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
 from mien.types import Match, Template
 
 _BATCH = 4096
@@ -144,15 +145,19 @@ class SqliteStore:
                 if not negative
             ]
 
-    def remove(self, subject: str) -> int:
-        return self.erase(subject).templates
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        return self.erase(subject, templates).templates
 
-    def erase(self, subject: str) -> Receipt:
+    def erase(self, subject: str, templates: Collection[int] | None = None) -> Receipt:
         """`remove`, with a signed receipt. Raises `UnknownSubject`."""
         with self._database.writing() as db:
-            if self._rows.find(db, subject) is None:
-                raise UnknownSubject(subject)
-            gone = self._delete(db, subject)
+            places = self._rows.everywhere(db, subject)
+            held = {rows.collection: rows.held(db, row) for rows, row in places}
+            gone = {collection: list(entries) for collection, entries in held.items()}
+            if templates is not None:
+                gone = self._rows.of_same_pictures(held, templates)
+            for rows, _ in places:
+                rows.delete(db, gone[rows.collection])
             count = sum(map(len, gone.values()))
             line = self._log(db, "remove", subject, count, schema.now())
             gallery = str(schema.meta(db, "gallery"))
@@ -161,33 +166,42 @@ class SqliteStore:
         return receipt.signed(self.receipt_key())
 
     def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
-        require_one_subject(subject, entries)
+        check_replacement(subject, entries)
+        gone: dict[int, list[int]] = {}
         with self._database.writing() as db:
             now = schema.now()
-            gone = self._delete(db, subject)
+            if self._rows.find(db, subject) is not None:
+                for rows, row in self._rows.everywhere(db, subject):
+                    gone[rows.collection] = list(rows.held(db, row))
+                    rows.delete(db, gone[rows.collection])
             templates = self._insert(db, entries, now)
             self._log(db, "replace", subject, len(entries), now)
         if gone:
             self._clear_traces(gone)
         return templates
 
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        check_name(name)
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         with self._database.writing() as db:
-            if self._rows.find(db, subject) is None:
-                raise UnknownSubject(subject)
-            if subject == name:
-                return
-            now = schema.now()
-            for rows in self._rows.generations(db):
-                if rows.find(db, subject) is None:
-                    continue
-                if rows.find(db, name) is not None and not merge:
-                    raise GalleryError(taken(subject, name))
-                rows.rename(db, subject, name, now)
-            self._log(db, "rename from", subject, 0, now)
-            self._log(db, "rename to", name, 0, now)
-        self._database.empty_log()
+            places, now = self._rows.everywhere(db, subject), schema.now()
+            held = {rows.collection: rows.held(db, row) for rows, row in places}
+            count = sum(map(len, held.values()))
+            if new == subject:
+                return count
+            if not merge and self._rows.find(db, new) is not None:
+                raise GalleryError(taken(subject, new))
+            for rows, row in places:
+                since = db.execute("SELECT created FROM subject WHERE id = ?", (row,)).fetchone()
+                found = held[rows.collection]
+                rows.delete(db, list(found))
+                moved = [replace(entry, subject=new) for entry in found.values()]
+                rows.insert(db, moved, now)  # new ids: what is new is what is larger
+                db.execute(
+                    "UPDATE subject SET created = min(created, ?) WHERE id = ?",
+                    (*since, rows.find(db, new)),
+                )
+            self._log(db, "rename", subject, count, now)
+        self._clear_traces({collection: list(found) for collection, found in held.items()})
+        return count
 
     def expire(self) -> int:
         """Erase what is older than the retention period of the collection: how many templates."""
@@ -327,7 +341,7 @@ class SqliteStore:
             self._database.close()
             self._index.close()
 
-    # -- within a transaction
+    # -- traces and the log
 
     def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
         contract = entries[0].embedding.contract
@@ -344,26 +358,11 @@ class SqliteStore:
         lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
         if len(lengths) > 1:
             raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-        subjects, fresh = self._rows.subjects(db, entries, now)
-        templates = self._rows.insert(db, entries, subjects, now)
-        positive = sum(not entry.negative for entry in entries)
         db.execute(
-            "UPDATE collection SET contract = ?, dimensions = ?, version = version + 1, "
-            "subjects = subjects + ?, templates = templates + ? WHERE id = ?",
-            (contract, dimensions, fresh, positive, self._rows.collection),
+            "UPDATE collection SET contract = ?, dimensions = ? WHERE id = ?",
+            (contract, dimensions, self._rows.collection),
         )
-        return templates
-
-    def _delete(self, db: sqlite3.Connection, subject: str) -> dict[int, list[int]]:
-        """All templates of a subject, by any model: their ids in each collection."""
-        gone: dict[int, list[int]] = {}
-        for rows in self._rows.generations(db):
-            if ids := rows.of(db, subject):
-                gone[rows.collection] = ids
-                rows.delete(db, ids)
-        return gone
-
-    # -- traces and the log
+        return self._rows.insert(db, entries, now)
 
     def _clear_traces(self, gone: dict[int, list[int]]) -> None:
         """What was deleted from the record goes from the indexes, their files and the log."""

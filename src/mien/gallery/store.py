@@ -38,34 +38,34 @@ class Entry:
     crop: bytes = b""
 
     def __post_init__(self) -> None:
-        check_name(self.subject)
+        check_subject(self.subject)
 
 
-def check_name(subject: str) -> None:
-    """Raises `InputError` for a name that is empty or not valid Unicode."""
-    if not subject.strip():
+def check_subject(name: str) -> None:
+    """Raise `InputError` for a name that nobody can be enrolled under."""
+    if not name.strip():
         raise InputError("a subject needs a name; the one given is empty")
     try:
-        subject.encode()
+        name.encode()
     except UnicodeEncodeError as error:  # half a character: a file name of another encoding
-        raise InputError(f"the name {subject!r} is not valid Unicode") from error
+        raise InputError(f"the name {name!r} is not valid Unicode") from error
 
 
-def taken(subject: str, name: str) -> str:
-    """Why a subject cannot get the name of another without being merged."""
-    return (
-        f"somebody is enrolled as {name!r} already; to make them and {subject!r} one person, "
-        f"ask for it: merge"
-    )
-
-
-def require_one_subject(subject: str, entries: Sequence[Entry]) -> None:
-    """What `replace` asks of its entries. Raises `InputError`."""
+def check_replacement(subject: str, entries: Sequence[Entry]) -> None:
+    """Raise `InputError` unless the entries are of that subject and there are some."""
     if not entries:
         raise InputError(f"nothing is given in place of {subject!r}; to forget them, remove them")
     others = {entry.subject for entry in entries} - {subject}
     if others:
         raise InputError(f"entries in place of {subject!r} are of {', '.join(sorted(others))}")
+
+
+def taken(subject: str, new: str) -> str:
+    """Why a subject cannot get the name of another without being merged."""
+    return (
+        f"somebody is enrolled as {new!r} already; to make them and {subject!r} one person, "
+        f"ask for it: merge"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +124,6 @@ class Store(Protocol):
         """
         ...
 
-    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
-        """Put entries of a subject in place of all that was enrolled of them, if anything.
-
-        In one step: every search finds either the old or the new, and the old is erased as by
-        `remove`. Raises `InputError` unless all entries are of that subject and there are some.
-        """
-        ...
-
-    def rename(self, subject: str, name: str, *, merge: bool = False) -> None:
-        """Give a subject another name; the old one is erased. Ids of templates may change.
-
-        With `merge` the templates join those of a subject who has that name already; without it,
-        raises `GalleryError`. Raises `UnknownSubject` when nobody is enrolled as `subject`.
-        """
-        ...
-
     def subjects(self) -> list[Subject]:
         """Everyone enrolled, sorted by name."""
         ...
@@ -148,8 +132,29 @@ class Store(Protocol):
         """The templates of one subject, oldest first. Raises `UnknownSubject`."""
         ...
 
-    def remove(self, subject: str) -> int:
-        """Erase a subject from every file of the store. Raises `UnknownSubject`."""
+    def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
+        """Erase a subject, or only these templates of theirs, from every file of the store.
+
+        How many templates went; ids that are not theirs are passed over, and with their last
+        template goes the subject. Raises `UnknownSubject`.
+        """
+        ...
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        """Put entries of a subject in place of all that was enrolled of them, if anything.
+
+        In one transaction: every search finds either the old or the new, and the old is erased as
+        by `remove`. Raises `InputError` unless all are of that subject and there are some.
+        """
+        ...
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
+        """Enrol all templates of a subject under another name, and erase them under this one.
+
+        All or nothing, in one transaction: how many moved. The templates have new ids and keep
+        everything else. Who has the new name already gets them as well with `merge`; without,
+        raises `GalleryError`. Raises `UnknownSubject`.
+        """
         ...
 
     def __len__(self) -> int:

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.errors import InputError, MienError
 from mien.recognition import Recognizer
-from mien.server import routes
 from mien.server.galleries import Galleries
 from mien.server.messages import Problem
 from mien.server.problems import (
@@ -34,6 +33,7 @@ from mien.server.problems import (
     problem,
     status_of,
 )
+from mien.server.routes import ROUTES
 from mien.server.service import Service, note
 from mien.server.settings import Settings
 
@@ -99,7 +99,7 @@ def create_app(
         telemetry=_NO_TELEMETRY,
     )
     app.state.service = service
-    app.include_router(routes.router)
+    app.router.routes.extend(ROUTES)
     _serve_page(app)
     _answer_errors(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -239,8 +239,8 @@ class _Frame:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         if self._service.keys is None and name.lower() not in _OWN_NAMES:
             return NotAllowed(
-                "this server has no keys and answers only to localhost; "
-                "'mien serve keys add' makes a key"
+                "this server asks for no keys and answers only to localhost; "
+                "start it without --no-keys"
             )
         origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != host:

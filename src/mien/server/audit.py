@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mien.errors import InputError
 
-_DURABLE = ("enrol", "erase", "create", "delete")
+_DURABLE = ("enrol", "erase", "rename", "merge", "create", "delete")
 
 
 class AuditLog:
@@ -29,10 +29,13 @@ class AuditLog:
         except OSError as error:
             raise InputError(f"the audit log {path} cannot be written: {error}") from error
 
-    def write(self, action: str, key: str, gallery: str, subject: str = "", count: int = 0) -> None:
+    def write(
+        self, action: str, key: str, gallery: str, subject: str = "", count: int = 0, new: str = ""
+    ) -> None:
         """Add a line; what changes a gallery is on disk when this returns.
 
-        `key` is the id of the bearer key, `count` the number of faces or templates.
+        `key` is the id of the bearer key, `count` the number of faces or templates, `new`
+        the name that a person has from now on.
         """
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -41,7 +44,7 @@ class AuditLog:
             "gallery": gallery,
             "subject": self.digest(subject) if subject else None,
             "count": count,
-        }
+        } | ({"new": self.digest(new)} if new else {})
         os.write(self._file, (json.dumps(line, ensure_ascii=False) + "\n").encode())
         if action in _DURABLE:
             os.fsync(self._file)

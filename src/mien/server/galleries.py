@@ -1,6 +1,7 @@
 """Galleries by name: files in one folder, or a few that were named when the server started."""
 
 import re
+import shutil
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -93,8 +94,11 @@ class Galleries:
             if opened is not None:
                 opened.gallery.close()
             path = Path(self._uri(name))
-            for file in path.parent.glob(f"{path.name}*"):  # and SQLite's own beside it
-                file.unlink(missing_ok=True)
+            for beside in path.parent.glob(f"{path.name}*"):  # also SQLite's own, key and index
+                if beside.is_dir():
+                    shutil.rmtree(beside)
+                else:
+                    beside.unlink(missing_ok=True)
         except OSError as error:
             raise GalleryUnavailable(str(path), f"it cannot be deleted: {error}") from error
         finally:

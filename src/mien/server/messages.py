@@ -51,6 +51,26 @@ class Probes(Message):
     contract: Contract
 
 
+class VectorsOfFaces(Message):
+    """Faces to be grouped: vectors as `embed` gives them, and what is known of each face.
+
+    `pictures` names the picture that each face is in: two faces of one picture are two people.
+    """
+
+    contract: Contract
+    vectors: list[list[float]] = Field(
+        min_length=1, max_length=20_000, examples=[[[0.081, -0.034, 0.102]]]
+    )
+    pictures: list[str] | None = Field(None, examples=[["party.jpg"]])
+    qualities: list[float] | None = Field(None, examples=[[0.83]])
+
+
+class NewName(Message):
+    """The name that a person shall have, or of whom they shall be part."""
+
+    subject: Annotated[str, Field(max_length=600, examples=["Ada King"])]
+
+
 # ----------------------------------------------------------------------------------------- replies
 
 
@@ -124,11 +144,36 @@ class VerificationReply(Message):
     images: list[str]
 
 
+class Label(Message):
+    """A label of a head and its probability, among the labels of that head."""
+
+    label: Name
+    probability: float = Field(ge=0, le=1, examples=[0.87])
+
+
+class LabelledFace(FoundFace):
+    """Whom a face shows, or resembles, of those a head knows. `label` is null for "unknown"."""
+
+    label: Name | None
+    probability: float = Field(ge=0, le=1, description="Of the likeliest label.", examples=[0.87])
+    top: list[Label] = Field(description="The likeliest labels, best first.")
+
+
+class Classifications(Message):
+    """Whom the faces in each picture show, or resemble, of those a head knows."""
+
+    head: Name
+    protocol: str = Field(description="What the head was measured on.")
+    accuracy: float = Field(description="Share of pictures held back that got their own label.")
+    images: list[PictureOf[LabelledFace]]
+
+
 class Candidate(Message):
-    """A person enrolled and how much the face is like them."""
+    """A person enrolled, how much the face is like them, and like which template of theirs."""
 
     subject: Name
     score: Score
+    template: int = Field(description="The template of theirs that is most alike.", examples=[7])
 
 
 class IdentifiedFace(FoundFace):
@@ -152,21 +197,38 @@ class Identifications(Message):
     gallery: Name
     gallery_size: int = Field(description="Templates in the gallery.")
     fpir: float = Field(description="Share of strangers that may be named wrongly.")
+    fmr: float = Field(description="Share of pairs of different people that reach the threshold.")
+    fnmr: float = Field(description="Share of pairs of one person that fall short of it.")
     protocol: str = Field(description="What the thresholds were measured on.")
     contract: Contract
     images: list[PictureOf[IdentifiedFace]]
 
 
-class FoundTemplate(Candidate):
-    """A person enrolled, and which template of theirs is most alike."""
-
-    template: int
-
-
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
-    matches: list[list[FoundTemplate]]
+    matches: list[list[Candidate]]
+
+
+class GroupedFace(FoundFace):
+    """A face and the number of its group; -1 for a face that is alone."""
+
+    cluster: int = Field(ge=-1, examples=[0])
+
+
+class Groups(Message):
+    """The faces of several pictures, grouped by person. Groups are numbered by size from 0."""
+
+    contract: Contract
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    images: list[PictureOf[GroupedFace]]
+
+
+class GroupNumbers(Message):
+    """The number of each face's group, in the order of the vectors; -1 for a face alone."""
+
+    clusters: int = Field(description="How many groups of two faces or more there are.")
+    numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
 
 
 class TemplateReply(Message):
@@ -217,12 +279,25 @@ class SubjectPage(Message):
     next: Name | None
 
 
+class Receipt(Message):
+    """A signed proof of erasure; 'mien gallery receipt' checks it. `subject` is a keyed digest."""
+
+    gallery: str
+    collection: str
+    subject: str
+    templates: int
+    time: Time
+    line: str
+    signature: str
+
+
 class Erased(Message):
-    """What was erased, for the record."""
+    """What was erased, for the record. `receipt` is null where the gallery's store signs none."""
 
     subject: Name
     templates: int
     erased: Time
+    receipt: Receipt | None
 
 
 class GalleryReply(Message):
@@ -278,11 +353,24 @@ class LoadedModel(Message):
     figures: dict[str, str]
 
 
+class HeadRow(Message):
+    """A head: whom it tells apart, and how well, on pictures that were held back from it."""
+
+    head: Name
+    kind: str = Field(examples=["stack"])
+    labels: list[Name]
+    models: list[str]
+    protocol: str
+    accuracy: float
+    pictures: int
+
+
 class Models(Message):
     """What is loaded, and every network that is known."""
 
     version: str
     loaded: LoadedModel
+    heads: list[HeadRow]
     models: list[Model]
 
 

@@ -28,7 +28,11 @@ class Metrics:
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._faces = Histogram(
-            "mien_faces_per_picture", "Faces embedded together, those of one picture.",
+            "mien_faces_per_picture", "Faces found in a picture.",
+            buckets=(0, 1, 2, 4, 8, 16, 32, 64), registry=self._registry,
+        )  # fmt: skip
+        self._batches = Histogram(
+            "mien_faces_per_batch", "Faces embedded together, of one request or several.",
             buckets=(0, 1, 2, 4, 8, 16, 32, 64), registry=self._registry,
         )  # fmt: skip
         self._busy = Gauge("mien_requests_in_work", "Requests let in.", registry=self._registry)
@@ -53,6 +57,10 @@ class Metrics:
     def faces(self, count: int) -> None:
         """Count the faces of a picture."""
         self._faces.observe(count)
+
+    def embedded(self, count: int) -> None:
+        """Count the faces of a batch."""
+        self._batches.observe(count)
 
     def text(self, busy: int, queue: int, sizes: dict[str, int]) -> bytes:
         """Everything in Prometheus' text format; `sizes` gives the templates of each gallery."""

@@ -54,6 +54,12 @@ class UnknownGallery(Refusal):
     status = 404
 
 
+class UnknownHead(Refusal):
+    """This server has no head of this name."""
+
+    status = 404
+
+
 class UnknownTemplate(Refusal):
     """The subject has no template of this number."""
 

@@ -1,5 +1,6 @@
 """Run an app under uvicorn: where it listens, over what, and how it stops."""
 
+import asyncio
 import ipaddress
 import logging
 import sys
@@ -7,26 +8,21 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mien.errors import InputError
-from mien.server.keys import KeyFile
+
+HEAD_SECONDS = 10.0  # how long the head of a request may take to arrive
 
 STOP_SECONDS = 30  # how long requests in work may take to finish when the server is stopped
 
 
-def require_keys_beyond_loopback(host: str, keys: Path) -> bool:
-    """Whether the server has keys; without any it may only listen on this machine.
-
-    Raises `InputError` for another address.
-    """
-    if KeyFile(keys).listed():
-        return True
+def require_loopback(host: str) -> None:
+    """Raise `InputError` unless `host` is this machine, the only one served without keys."""
     if not _is_loopback(host):
         raise InputError(
-            f"will not listen on {host} without keys: everybody there could search and erase "
-            f"people; make one with 'mien serve keys add --role admin'"
+            f"will not listen on {host} without keys: everybody there could search and erase people"
         )
-    return False
 
 
 def run(
@@ -48,10 +44,24 @@ def run(
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    uvicorn.run(
+    config = configured(app, host, port, certificate, private_key, proxies)
+    uvicorn.Server(config).run()
+
+
+def configured(
+    app: FastAPI,
+    host: str,
+    port: int,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+    proxies: str | None = None,
+) -> uvicorn.Config:
+    """How uvicorn is to serve an app."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=Impatient,
         ssl_certfile=certificate,
         ssl_keyfile=private_key,
         proxy_headers=proxies is not None,
@@ -62,6 +72,37 @@ def run(
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=1000,  # connections: beyond, a plain 503
     )
+
+
+class Impatient(H11Protocol):
+    """Ends a connection on which the head of a request takes too long, which uvicorn does not."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        """Start to wait for a request."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait until the head of a request is whole, for HEAD_SECONDS."""
+        super().data_received(data)
+        if self._late is not None and not self._waits():
+            self._late.cancel()
+            self._late = None
+        elif self._late is None and self._waits():
+            self._expect()
+
+    def _expect(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+
+    def _waits(self) -> bool:
+        here = self in self.connections  # and not turned into a WebSocket
+        return here and (self.cycle is None or self.cycle.response_complete)
+
+    def _hang_up(self) -> None:
+        if self._waits():
+            self.transport.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,19 +4,21 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mien.recognition import Recognizer
 from mien.server.audit import AuditLog
 from mien.server.galleries import Galleries
+from mien.server.heads import load_heads
 from mien.server.keys import ANYBODY, Key, KeyFile
 from mien.server.limits import Doors, Places
 from mien.server.metrics import Metrics
 from mien.server.problems import NotAuthenticated
 from mien.server.settings import Settings
 from mien.server.uploads import Picture
+from mien.server.vision import Found, Looking, Vision
 from mien.types import Face, Image, RecognizedFace
 
 T = TypeVar("T")
@@ -40,10 +42,9 @@ class Seen:
 class Service:
     """One server at work.
 
-    Pictures are decoded, detected, embedded and looked up in one thread for each processor: several
-    pictures at once, the faces of each as one batch. Faces of different requests are not embedded
-    together: that gains little (see benchmarks/server.py), and each would wait for the others.
-    Galleries are changed in threads of their own, since that waits for the disk.
+    Pictures are decoded, detected, embedded and looked up in one thread for each processor, the
+    faces of pictures that arrive together in one batch (see `mien.server.vision`). Galleries are
+    changed in threads of their own, since that waits for the disk.
     """
 
     def __init__(self, recognizer: Recognizer, galleries: Galleries, settings: Settings) -> None:
@@ -52,10 +53,11 @@ class Service:
         self.settings = settings
         self.keys = KeyFile(settings.keys) if settings.keys else None
         self.audit_log = AuditLog(settings.audit) if settings.audit else None
+        self.heads = load_heads(settings.heads, recognizer)
         self.doors = Doors(settings)
         self.places = Places(settings.queue)
         self.metrics = Metrics()
-        self._vision = ThreadPoolExecutor(recognizer.threads, thread_name_prefix="mien-vision")
+        self._vision = Vision(self._describe, recognizer.threads, self.metrics.embedded)
         self._store = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="mien-store")
 
     def who(self, authorization: str | None) -> Key:
@@ -73,13 +75,12 @@ class Service:
     async def each(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """`function` of every item, in the threads for pictures. Raises `Overloaded`."""
         with self.places.take(len(items)):
-            loop = asyncio.get_running_loop()
-            jobs = [loop.run_in_executor(self._vision, function, item) for item in items]
-            if len(jobs) > 1:
-                # also after a failure: a job at work still holds its place, and an error that
-                # nobody looked at would be logged by asyncio with the name of its picture
-                await asyncio.gather(*jobs, return_exceptions=True)
-            return [await job for job in jobs]
+            return await _all([self._vision.run(function, item) for item in items])
+
+    async def look(self, function: Callable[[T], Looking[R]], items: Sequence[T]) -> list[R]:
+        """`each` for work that has the faces of a picture embedded on its way."""
+        with self.places.take(len(items)):
+            return await _all([self._vision.look(function, item) for item in items])
 
     async def stored(self, function: Callable[[], R]) -> R:
         """What `function` returns, called in the threads for galleries."""
@@ -103,30 +104,47 @@ class Service:
         self.metrics.faces(len(faces))
         return faces
 
-    def describe(self, image: Image, faces: list[Face]) -> list[RecognizedFace]:
-        """Align and embed faces."""
-        with self.metrics.stage("embed"):
-            return self.recognizer.describe(image, faces)
-
-    def recognize(self, picture: Picture) -> Seen:
+    def recognize(self, picture: Picture) -> Looking[Seen]:
         """The whole way from bytes to embeddings."""
         image = self.read(picture)
-        return Seen(picture, image, self.describe(image, self.detect(image)))
+        faces = yield image, self.detect(image)
+        return Seen(picture, image, faces)
 
-    def audit(self, action: str, key: Key, gallery: str, subject: str = "", count: int = 0) -> None:
+    def _describe(self, found: Sequence[Found]) -> list[list[RecognizedFace]]:
+        with self.metrics.stage("embed"):
+            return self.recognizer.describe_batch(found)
+
+    def audit(
+        self,
+        action: str,
+        key: Key,
+        gallery: str,
+        subject: str = "",
+        count: int = 0,
+        new: str = "",
+    ) -> None:
         """Add to the audit log, if one is kept."""
         if self.audit_log is not None:
-            self.audit_log.write(action, key.id, gallery, subject, count)
+            self.audit_log.write(action, key.id, gallery, subject, count, new)
 
     def close(self) -> None:
         """Finish what is at work and release everything."""
-        self._vision.shutdown()
+        self._vision.close()
         self._store.shutdown()
         self.galleries.close()
         if self.keys is not None:
             self.keys.save_last_used()
         if self.audit_log is not None:
             self.audit_log.close()
+
+
+async def _all(jobs: Sequence[Future[R]]) -> list[R]:
+    waiting = [asyncio.wrap_future(job) for job in jobs]
+    if len(waiting) > 1:
+        # also after a failure: a job at work still holds its place, and an error that nobody
+        # looked at would be logged by asyncio with the name of its picture
+        await asyncio.gather(*waiting, return_exceptions=True)
+    return [await one for one in waiting]
 
 
 def note(event: str, **facts: object) -> None:

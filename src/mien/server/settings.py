@@ -10,7 +10,8 @@ class Settings:
 
     `keys` is the file of bearer keys (see `mien.server.keys`). Without it everybody may do
     everything, so only requests to this machine by its own name are answered. `audit` is the file
-    that the audit log is appended to, None for no log.
+    that the audit log is appended to, None for no log. `heads` is a folder of fitted heads, one a
+    file NAME.head, None for none.
 
     `body_bytes`, `pictures` and `pixels` limit one request: its size, how many pictures it brings,
     and width x height of each. `upload_seconds` is how long its body may take to arrive. `queue` is
@@ -21,6 +22,7 @@ class Settings:
 
     keys: Path | None = None
     audit: Path | None = None
+    heads: Path | None = None
     body_bytes: int = 32_000_000
     pictures: int = 16
     pixels: int = 64_000_000

@@ -9,6 +9,7 @@ import binascii
 import hashlib
 from base64 import b64decode
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
@@ -17,12 +18,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from mien.errors import ImageTooLarge, InputError, UnreadableImage
 from mien.images import Limits, read_image
-from mien.server.messages import Pictures, Probes
+from mien.server.messages import Message, Pictures
 from mien.server.problems import BodyTooLarge, MalformedRequest, UnsupportedMedia, UploadTimeout
 from mien.server.settings import Settings
 from mien.types import Image
 
 _FIELD = "image"
+
+Body = TypeVar("Body", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,12 @@ def _of_json(body: bytes, most: int) -> list[Picture]:
     return pictures
 
 
-def parse_probes(body: bytes) -> tuple[str, list[list[float]]]:
-    """The contract and the vectors of a search. Raises `InputError`."""
+def parse_json(shape: type[Body], body: bytes) -> Body:
+    """What a JSON body says. Raises `InputError`."""
     try:
-        probes = Probes.model_validate_json(body)
+        return shape.model_validate_json(body)
     except ValidationError as error:
         raise InputError(_explain(error)) from None
-    return probes.contract, probes.vectors
 
 
 class _Form:

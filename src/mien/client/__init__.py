@@ -1,0 +1,297 @@
+"""A server of mien from Python: the words of the library, over REST, waiting or with `await`.
+
+What a method asks and what it makes of the reply is written once, in `asking`, as a generator that
+yields requests and is sent replies. `Client` and `AsyncClient` carry them out, one by blocking and
+one by awaiting, and take their methods, signatures and docstrings from them.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, get_args
+
+from mien.client import asking
+from mien.client.wire import (
+    Json,
+    Operation,
+    Request,
+    ServerRefused,
+    ServerUnreachable,
+    http_library,
+    opened,
+    prepared,
+    settings,
+    wait_before_next,
+)
+
+__all__ = [
+    "AsyncClient", "AsyncRemoteGallery", "Client", "RemoteGallery", "ServerRefused",
+    "ServerUnreachable",
+]  # fmt: skip
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Sends(Protocol):
+    def _send(self, operation: Operation[R]) -> R: ...
+
+
+class _SendsAsync(Protocol):
+    async def _send(self, operation: Operation[R]) -> R: ...
+
+
+class _OfGallery(_Sends, Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _OfGalleryAsync(_SendsAsync, Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def _method(ask: Callable[P, Operation[R]]) -> Callable[Concatenate[_Sends, P], R]:
+    def method(self: _Sends, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._send(ask(*args, **kwargs))
+
+    return _dressed(method, ask)
+
+
+def _coroutine(
+    ask: Callable[P, Operation[R]],
+) -> Callable[Concatenate[_SendsAsync, P], Coroutine[Any, Any, R]]:
+    async def method(self: _SendsAsync, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._send(ask(*args, **kwargs))
+
+    return _dressed(method, ask)
+
+
+def _gallery_method(
+    ask: Callable[Concatenate[str, P], Operation[R]],
+) -> Callable[Concatenate[_OfGallery, P], R]:
+    def method(self: _OfGallery, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._send(ask(self.name, *args, **kwargs))
+
+    return _dressed(method, ask, of_gallery=1)
+
+
+def _gallery_coroutine(
+    ask: Callable[Concatenate[str, P], Operation[R]],
+) -> Callable[Concatenate[_OfGalleryAsync, P], Coroutine[Any, Any, R]]:
+    async def method(self: _OfGalleryAsync, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._send(ask(self.name, *args, **kwargs))
+
+    return _dressed(method, ask, of_gallery=1)
+
+
+def _dressed(method: F, ask: Callable[..., Any], of_gallery: int = 0) -> F:
+    """A method with the name, the words and the parameters of what it asks."""
+    asked = inspect.signature(ask)
+    (result,) = get_args(asked.return_annotation)[2:]
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    rest = list(asked.parameters.values())[of_gallery:]
+    facts = {
+        "__name__": ask.__name__,
+        "__doc__": ask.__doc__,
+        "__signature__": inspect.Signature([this, *rest], return_annotation=result),
+    }
+    for name, value in facts.items():
+        setattr(method, name, value)
+    return method
+
+
+class Client:
+    """A server of mien, asked by blocking calls. Use it as a context manager, or `close` it.
+
+    `key` is a bearer key (default: the environment's MIEN_KEY), `timeout` is in seconds for each
+    request. A request that is refused because the server is busy (429, 503) is sent again after
+    the time that the server names, up to `retries` times, if sending it twice does no harm.
+    `options` are further ones of `httpx2.Client`, such as `verify` for the authority of a
+    certificate. Safe to use from several threads.
+
+    Methods raise the library's errors, with their facts; `ServerRefused` for what only a server
+    can object to; and `ServerUnreachable`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 4,
+        **options: Any,
+    ) -> None:
+        self._url, self._retries = url, retries
+        self._httpx = http_library()
+        self._http = self._httpx.Client(**settings(url, key, timeout, options))
+
+    detect = _method(asking.detect)
+    recognize = _method(asking.recognize)
+    embed = _method(asking.embed)
+    verify = _method(asking.verify)
+    classify = _method(asking.classify)
+    group = _method(asking.group)
+    contract = _method(asking.contract)
+    galleries = _method(asking.galleries)
+
+    def gallery(self, name: str) -> "RemoteGallery":
+        """A gallery on the server; whether there is one of this name is seen when it is used."""
+        return RemoteGallery(self, name)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(self, operation: Operation[R]) -> R:
+        try:
+            request = next(operation)
+            while True:
+                request = operation.send(self._answer(request))
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    def _answer(self, request: Request) -> Json:
+        sent = prepared(request)
+        for attempt in range(self._retries + 1):
+            try:
+                reply = self._http.request(**sent)
+            except self._httpx.TransportError as error:
+                raise ServerUnreachable(self._url, str(error) or type(error).__name__) from error
+            wait = wait_before_next(request, reply, attempt, self._retries)
+            if wait is None:
+                break
+            time.sleep(wait)
+        return opened(reply)
+
+
+class AsyncClient:
+    """`Client` for `async` code: the same methods, each to be awaited."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 4,
+        **options: Any,
+    ) -> None:
+        self._url, self._retries = url, retries
+        self._httpx = http_library()
+        self._http = self._httpx.AsyncClient(**settings(url, key, timeout, options))
+
+    detect = _coroutine(asking.detect)
+    recognize = _coroutine(asking.recognize)
+    embed = _coroutine(asking.embed)
+    verify = _coroutine(asking.verify)
+    classify = _coroutine(asking.classify)
+    group = _coroutine(asking.group)
+    contract = _coroutine(asking.contract)
+    galleries = _coroutine(asking.galleries)
+
+    def gallery(self, name: str) -> "AsyncRemoteGallery":
+        """A gallery on the server; whether there is one of this name is seen when it is used."""
+        return AsyncRemoteGallery(self, name)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _send(self, operation: Operation[R]) -> R:
+        try:
+            request = next(operation)
+            while True:
+                request = operation.send(await self._answer(request))
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    async def _answer(self, request: Request) -> Json:
+        sent = await asyncio.to_thread(prepared, request)  # reads files, encodes arrays
+        for attempt in range(self._retries + 1):
+            try:
+                reply = await self._http.request(**sent)
+            except self._httpx.TransportError as error:
+                raise ServerUnreachable(self._url, str(error) or type(error).__name__) from error
+            wait = wait_before_next(request, reply, attempt, self._retries)
+            if wait is None:
+                break
+            await asyncio.sleep(wait)
+        return opened(reply)
+
+
+@dataclass(frozen=True)
+class RemoteGallery:
+    """A gallery on a server, in the words of `mien.Gallery`; see `Client.gallery`."""
+
+    client: Client
+    name: str
+
+    create = _gallery_method(asking.create)
+    delete = _gallery_method(asking.delete)
+    stats = _gallery_method(asking.stats)
+    enroll = _gallery_method(asking.enroll)
+    identify = _gallery_method(asking.identify)
+    search = _gallery_method(asking.search)
+    search_batch = _gallery_method(asking.search_batch)
+    subjects = _gallery_method(asking.subjects)
+    templates = _gallery_method(asking.templates)
+    remove = _gallery_method(asking.remove)
+    rename = _gallery_method(asking.rename)
+    merge = _gallery_method(asking.merge)
+
+    def _send(self, operation: Operation[R]) -> R:
+        return self.client._send(operation)
+
+
+@dataclass(frozen=True)
+class AsyncRemoteGallery:
+    """`RemoteGallery` for `async` code; see `AsyncClient.gallery`."""
+
+    client: AsyncClient
+    name: str
+
+    create = _gallery_coroutine(asking.create)
+    delete = _gallery_coroutine(asking.delete)
+    stats = _gallery_coroutine(asking.stats)
+    enroll = _gallery_coroutine(asking.enroll)
+    identify = _gallery_coroutine(asking.identify)
+    search = _gallery_coroutine(asking.search)
+    search_batch = _gallery_coroutine(asking.search_batch)
+    subjects = _gallery_coroutine(asking.subjects)
+    templates = _gallery_coroutine(asking.templates)
+    remove = _gallery_coroutine(asking.remove)
+    rename = _gallery_coroutine(asking.rename)
+    merge = _gallery_coroutine(asking.merge)
+
+    async def _send(self, operation: Operation[R]) -> R:
+        return await self.client._send(operation)

@@ -1,0 +1,115 @@
+"""Who a face is among the enrolled: by pictures with a decision, by vectors without one."""
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import Query, Request
+
+from mien import decision
+from mien.errors import InputError
+from mien.server import messages as m
+from mien.server.routes.access import GalleryName, Reader, Serving, new_router
+from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
+from mien.server.routes.pictures import facts, picture_of, rounded
+from mien.server.service import Service
+from mien.server.uploads import Picture
+from mien.server.vision import Looking
+from mien.types import Embedding, Identification, Match, RecognizedFace
+
+router = new_router()
+
+Fpir = Annotated[
+    float, Query(gt=0, lt=1, description="Share of strangers that may be named wrongly.")
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="Candidates for each face.")]
+
+
+@router.post("/v1/galleries/{gallery}/identify", openapi_extra=PICTURES)
+async def identify(
+    request: Request,
+    gallery: GalleryName,
+    key: Reader,
+    service: Serving,
+    limit: Limit = 5,
+    fpir: Fpir = 1e-2,
+) -> m.Identifications:
+    """Who each face is among the enrolled, or nobody."""
+    recognizer = service.recognizer
+    bundle = recognizer.bundle
+
+    def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
+        seen = yield from service.recognize(picture)
+        with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
+            found = opened.identify_faces(seen.faces, recognizer, fpir=fpir, limit=limit)
+            size = found[0].gallery_size if found else len(opened)
+        faces = [
+            _identified(service, face, answer)
+            for face, answer in zip(seen.faces, found, strict=True)
+        ]
+        return size, picture_of(seen.image, faces)
+
+    answers = await service.look(work, await pictures_of(request, service))
+    size = answers[-1][0]
+    point = decision.identification_point(bundle.search_points, fpir, size, bundle.contract)
+    images = [picture for _, picture in answers]
+    service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
+    return m.Identifications(
+        gallery=gallery,
+        gallery_size=size,
+        fpir=fpir,
+        fmr=point.fmr,
+        fnmr=point.fnmr,
+        protocol=point.protocol,
+        contract=bundle.contract,
+        images=images,
+    )
+
+
+def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
+    bundle = service.recognizer.bundle
+    score = answer.score - decision.demanded(bundle, face.embedding)
+    fmr = decision.impostor_rate(bundle.search_points, score)
+    return m.IdentifiedFace(
+        **facts(face),
+        subject=answer.subject,
+        score=rounded(answer.score),
+        threshold=rounded(answer.operating_point.threshold),
+        fmr_at_score=fmr,
+        fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
+        candidates=[_candidate(match) for match in answer.candidates],
+    )
+
+
+def _candidate(match: Match) -> m.Candidate:
+    return m.Candidate(subject=match.subject, score=rounded(match.score), template=match.template)
+
+
+@router.post(
+    "/v1/galleries/{gallery}/search",
+    openapi_extra=json_body(m.Probes),
+)
+async def search(
+    request: Request, gallery: GalleryName, key: Reader, service: Serving, limit: Limit = 5
+) -> m.SearchReply:
+    """The people most like given vectors, best first, without a decision."""
+    probes = await json_of(request, service, m.Probes)
+    given = [embedding_of(vector, probes.contract) for vector in probes.vectors]
+
+    def work() -> m.SearchReply:
+        with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
+            found = opened.search_batch(given, limit)
+        service.audit("search", key, gallery, count=len(given))
+        return m.SearchReply(
+            matches=[[_candidate(match) for match in matches] for matches in found]
+        )
+
+    return await service.stored(work)
+
+
+def embedding_of(numbers: list[float], contract: str) -> Embedding:
+    """A vector of a request, brought to length one. Raises `InputError`."""
+    vector = np.array(numbers, np.float64)
+    length = float(np.linalg.norm(vector))
+    if not np.isfinite(length) or not length:
+        raise InputError("a vector without length, or with numbers that are not finite")
+    return Embedding((vector / length).astype(np.float32), contract)

@@ -1,0 +1,68 @@
+"""What happened while a network was trained, as a table, a picture and TensorBoard events."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mien.errors import MissingExtra
+from mien.evaluation.plots import BLUE, COLOURS, ORANGE, png
+
+History = Sequence[Mapping[str, Any]]
+"""The figures of each epoch, as `fit` reports them."""
+
+
+def table(history: History) -> str:
+    """The figures of each epoch as CSV; a cell is empty where nothing was measured."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def picture(history: History) -> bytes:
+    """Loss and validation accuracy by epoch, as PNG. Raises `MissingExtra` without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("drawing the curves", "train") from error
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    known = {"epoch", "step", "rate", "cpu_seconds", "idle_seconds"}
+    known |= {"accuracy", "accuracy_stderr", "auc"}
+    names = [name for name in history[0] if name not in known] if history else []
+    for name, colour in zip(names, COLOURS, strict=False):
+        losses.plot(epochs, [row[name] for row in history], color=colour, label=name)
+    losses.set(xlabel="epoch", ylabel="loss", title="Training")
+    losses.legend(frameon=False)
+    measured = [row for row in history if "accuracy" in row]
+    if measured:
+        at = [row["epoch"] for row in measured]
+        accuracy.errorbar(
+            at, [row["accuracy"] for row in measured],
+            [row["accuracy_stderr"] for row in measured],
+            color=BLUE, marker="o", capsize=2, label="accuracy, standard error",
+        )  # fmt: skip
+        accuracy.plot(at, [row["auc"] for row in measured], color=ORANGE, marker=".", label="AUC")
+        accuracy.legend(frameon=False, loc="lower right")
+    accuracy.set(xlabel="epoch", title="Validation pairs, people not trained on")
+    for axes in (losses, accuracy):
+        axes.grid(color="#dddddd", linewidth=0.6)
+    return png(figure)
+
+
+def events(history: History, folder: Path) -> None:
+    """The same for TensorBoard, which must be installed. Raises `MissingExtra`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra("writing TensorBoard events", "train") from error
+    with SummaryWriter(str(folder)) as writer:
+        for row in history:
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    writer.add_scalar(name, value, row["step"])

@@ -1,0 +1,88 @@
+"""A trained network becomes a model that mien imports, proves and uses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+import mien
+from mien import networks
+from mien.cli import cli
+from mien.training import draft
+from mien.training.config import Input
+from mien.training.preparation.pack import Packed
+from mien.types import Image
+
+
+def test_mien_train_makes_a_model_for_every_verb(
+    recipe_text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eileen: Image,
+    eileen_file: Path,
+    grace_file: Path,
+) -> None:
+    monkeypatch.setenv("MIEN_HOME", str(tmp_path / "home"))
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(recipe_text)
+    output = tmp_path / "small-model"
+    run = CliRunner().invoke(
+        cli, ["train", str(recipe), "--set", "run.epochs=2", "-o", str(output), "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row.get("epoch") for row in rows] == [1, 2, None]
+    assert {"loss", "accuracy", "auc", "cpu_seconds", "idle_seconds"} <= rows[1].keys()
+    assert (output / "metrics.csv").is_file()
+    assert (output / "curves.png").is_file()
+    card = output / "small-model.toml"
+    assert rows[2]["card"] == str(card)
+    taken = CliRunner().invoke(cli, ["models", "import", str(card)])
+    assert taken.exit_code == 0, taken.output
+    proof = CliRunner().invoke(cli, ["models", "verify", "small-model"])
+    assert "agrees with its card to 1.000" in proof.output
+    recognizer = mien.load("small-model")
+    face = recognizer.embed(eileen)
+    assert face.embedding.vector.shape == (8,)
+    gallery = str(tmp_path / "people.mien")
+    enrolled = CliRunner().invoke(
+        cli, ["enroll", "ada", str(eileen_file), "--model", "small-model", "--gallery", gallery]
+    )
+    assert enrolled.exit_code == 0, enrolled.output
+
+
+def test_the_frame_of_the_card_is_what_training_saw(packed: Packed, eileen: Image) -> None:
+    """Packing, then the middle, gives the crop that the card's frame gives directly."""
+    shape = Input(40, 0.8)
+    frame = draft.frame_of(packed.about.frame, shape)
+    scale = 40 / (0.8 * 48)
+    for (x, y), (u, v) in zip(packed.about.frame.template, frame.template, strict=True):
+        assert u == pytest.approx((x + 0.5 - 0.1 * 48) * scale - 0.5, abs=1e-3)
+        assert v == pytest.approx((y + 0.5 - 0.1 * 48) * scale - 0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_onnx_file_computes_what_the_network_does(half: bool, tmp_path: Path) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    torch.manual_seed(0)
+    network = networks.build("mobilefacenet", 8, size=32, width=0.125).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    data = draft.to_onnx(network, 32, half)
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model)
+    faces = torch.rand(3, 3, 32, 32) * 2 - 1
+    with torch.inference_mode():
+        expected = network(faces).numpy()
+    (found,) = ReferenceEvaluator(model).run(None, {"faces": faces.numpy()})
+    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+    cosine /= np.linalg.norm(expected, axis=1)
+    assert found.shape == (3, 8)
+    assert cosine.min() > (0.9999 if half else 0.999999)
