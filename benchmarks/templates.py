@@ -3,10 +3,10 @@
 python benchmarks/templates.py --data ../shared/data [--cache DIR] [--people DevTest] [--wrong 1]
 
 Known are the people with at least ten pictures: eight to enrol from, up to ten others as probes.
-Strangers are everybody else, one picture each. FNIR is the share of probes that do not get their own
-name, at the threshold that 1% of the strangers reach: the same for every way, so ways compare. People
-weigh alike; intervals come from drawing people anew. With `--wrong 1`, one of four or eight pictures
-shows somebody else (who is not among the strangers asked about).
+Strangers are everybody else, one picture each. FNIR is the share of probes that do not get their
+own name, at the threshold that 1% of the strangers reach: the same for every way, so ways compare.
+People weigh alike; intervals come from drawing people anew. With `--wrong 1`, one of four or eight
+pictures shows somebody else (who is not among the strangers asked about).
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
 def _round(
     lfw: Faces, names: list[str], pictures: int, wrong: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each person the share of probes not named, and not first, for every way: (ways, people)."""
+    """Of each person the share of probes not named, and not first, by every way: (ways, people)."""
     rng = np.random.default_rng(seed)
     people, count = np.unique(lfw.people[np.isin(lfw.people, names)], return_counts=True)
     rows = {name: rng.permutation(np.flatnonzero(lfw.people == name)) for name in people}

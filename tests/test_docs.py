@@ -29,7 +29,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 _BLOCK = re.compile(
-    r"^(?:<!-- (?P<excuse>not run: .+) -->\n)?```(?P<kind>python|console|bash)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- (?P<excuse>not run: [^\n]+) -->\n)?"
+    r"```(?P<kind>python|console|bash)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _OUTPUT = re.compile(r"^<!-- output: (mien .+) -->$", re.MULTILINE)

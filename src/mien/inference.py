@@ -77,6 +77,11 @@ def open_sessions(
     return tuple(_OnnxSession(file.name, read_verified(file), provider) for file in files)
 
 
+def session_of(name: str, model: bytes, provider: str = "cpu") -> Session:
+    """A session for an ONNX file that is in memory, such as one just made; `name` for messages."""
+    return _OnnxSession(name, model, provider)
+
+
 def preferred_precisions() -> tuple[str, ...]:
     """The precisions this processor runs well, best first.
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
@@ -129,24 +129,50 @@ def _terms(card: ModelCard) -> str:
 # --- fetching ----------------------------------------------------------------------------
 
 
+Convert = Callable[[ModelCard, WeightFile, Path], bytes]
+"""What makes a file of a card from the checkpoint that it names (`mien.training.conversion`)."""
+
+
 def fetch(
-    card: ModelCard, progress: Progress | None = None, patience: Patience | None = None
+    card: ModelCard,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+    convert: Convert | None = None,
 ) -> list[Path]:
     """Bring every file of a card here that is not here yet; return where they lie.
 
     Each file arrives under another name, is verified, and only then takes its own; several
     processes may ask for the same one at once. A file whose hash nobody has published is pinned
-    to the hash it has now. Raises `LicenceNotAccepted`, `FetchFailed` and `CorruptWeights`.
+    to the hash it has now. What comes as a checkpoint goes through `convert`. Raises
+    `LicenceNotAccepted`, `FetchFailed` and `CorruptWeights`.
     """
     require_licence(card)
-    return [_fetch(file, progress, patience) for file in card.files]
+    return [_fetch(card, file, progress, patience, convert) for file in card.files]
 
 
-def _fetch(file: WeightFile, progress: Progress | None, patience: Patience | None) -> Path:
+def _fetch(
+    card: ModelCard,
+    file: WeightFile,
+    progress: Progress | None,
+    patience: Patience | None,
+    convert: Convert | None,
+) -> Path:
     target = _fetched(file)
     with _disk_errors(target), _locked(target):
         if (path := locate(file)) and _sha256(path) == file.sha256:
             return path
+        if file.checkpoint:
+            if convert is None:
+                raise ModelError(f"{card.id} is converted from a checkpoint: pass `convert`")
+            checkpoint = target.with_name(file.checkpoint)  # stays beside what is made of it
+            if not checkpoint.is_file():
+                part = checkpoint.with_name(f"{checkpoint.name}.part")
+                known = file.archive_sha256 if file.archive_sha256 not in {UNKNOWN, ""} else None
+                download(
+                    file.urls, part, sha256=known, size=None, progress=progress, patience=patience
+                )
+                part.replace(checkpoint)
+            return _convert(card, file, checkpoint, convert)
         part = target.with_name(f"{target.name}.part")
         sha256, size = file.archive_sha256 if file.member else file.sha256, file.bytes
         expected = None if sha256 in {UNKNOWN, ""} else sha256
@@ -160,6 +186,20 @@ def _fetch(file: WeightFile, progress: Progress | None, patience: Patience | Non
             part.unlink()
         else:
             _keep(part, target, file)
+    return target
+
+
+def _convert(card: ModelCard, file: WeightFile, checkpoint: Path, convert: Convert) -> Path:
+    """Make a file from a checkpoint, after its hash was compared, and pin what came out."""
+    found = _sha256(checkpoint)
+    if file.archive_sha256 not in {UNKNOWN, "", found}:
+        raise CorruptWeights(str(checkpoint), *_other_file(found, file.archive_sha256))
+    data = convert(card, file, checkpoint)
+    target = _fetched(file)
+    with _writing(target) as out:
+        out.write(data)
+    with _writing(cards.pin_path(file.name)) as pin:
+        pin.write(f"{hashlib.sha256(data).hexdigest()}  {file.name}\n".encode())
     return target
 
 
@@ -293,6 +333,19 @@ def import_models(path: Path) -> list[ModelCard]:
         ) from error
     except OSError as error:
         raise ModelError(f"cannot import {path}: {error}") from error
+
+
+def import_checkpoint(path: Path, card: ModelCard, convert: Convert) -> Path:
+    """Take in a published checkpoint that is here already, as the model whose card names it.
+
+    Returns the converted file. Raises `CorruptWeights` for another file than the card's, and
+    `ModelError` for a card that is of no checkpoint.
+    """
+    file = next((file for file in card.files if file.checkpoint), None)
+    if file is None:
+        raise ModelError(f"{card.id} is not converted from a checkpoint; import its card or bundle")
+    with _disk_errors(path), _locked(_fetched(file)):
+        return _convert(card, file, path, convert)
 
 
 def _import_card(path: Path) -> ModelCard:

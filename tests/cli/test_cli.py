@@ -413,6 +413,18 @@ def test_enroll_from_a_folder(cli: Cli, staff: Path) -> None:
     ]  # fmt: skip
 
 
+def test_several_pictures_fused_into_one_template_more(cli: Cli, staff: Path) -> None:
+    run = cli("enroll", "--from", staff, "--fuse", "--gallery", "g.mien", "--json")
+    assert run.rows[-1]["subject"] == "Eileen Collins"
+    assert run.rows[-1]["image"] == "fused from 2 pictures"
+    listed = cli("gallery", "list", "--gallery", "g.mien", "--json").rows
+    assert [row["templates"] for row in listed] == [3, 1]
+    found = cli(
+        "identify", staff / "Eileen Collins" / "eileen.jpg", "--gallery", "g.mien", "--json"
+    )
+    assert found.row["faces"][0]["subject"] == "Eileen Collins"
+
+
 def test_enroll_goes_on_past_bad_pictures(cli: Cli, pictures: Path) -> None:
     bad = ["both.jpg", "text.jpg", "missing.jpg"]
     run = cli(

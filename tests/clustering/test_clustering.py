@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien import cards, clustering
-from mien.clustering import NONE, Linkage, agreement, cluster, linkage, same_picture
+from mien import cards
+from mien.clustering import (
+    NONE,
+    Linkage,
+    Rates,
+    agreement,
+    cluster,
+    linkage,
+    same_picture,
+    thresholds,
+)
+from mien.clustering import groups as merging
 from mien.errors import InputError, NoOperatingPoint
 from mien.types import OperatingPoint
 
@@ -61,7 +71,7 @@ def as_sets(labels: np.ndarray) -> set[frozenset[int]]:
 def test_with_one_threshold_it_is_exactly_average_linkage(seed: int, threshold: float) -> None:
     vectors = people(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "_ROUNDS", 0)  # nothing left over is looked at again
+        patch.setattr(merging, "_ROUNDS", 0)  # nothing left over is looked at again
         labels = cluster(vectors, needing(threshold, threshold))
     assert as_sets(labels) == naive_average_linkage(vectors, threshold)
 
@@ -164,9 +174,9 @@ def test_duplicates_of_one_picture_end_up_together() -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = people(5, persons=30, most=9)
     whole = cluster(vectors, needing(0.6, 0.5))
-    monkeypatch.setattr(clustering, "_ROWS", 7)
-    monkeypatch.setattr(clustering, "_COLUMNS", 11)
-    monkeypatch.setattr(clustering, "_CHUNK", 5)
+    monkeypatch.setattr(merging, "_ROWS", 7)
+    monkeypatch.setattr(merging, "_COLUMNS", 11)
+    monkeypatch.setattr(merging, "_CHUNK", 5)
     assert cluster(vectors, needing(0.6, 0.5)).tolist() == whole.tolist()
 
 
@@ -219,9 +229,9 @@ def naive_absorption(
 def test_what_is_left_over_goes_where_its_best_scores_are(seed: int) -> None:
     vectors = people(seed, persons=5, most=12, spread=0.8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "_ROUNDS", 0)
+        patch.setattr(merging, "_ROUNDS", 0)
         before = as_sets(cluster(vectors, needing(0.6, 0.5)))
-        patch.setattr(clustering, "_ROUNDS", 1)
+        patch.setattr(merging, "_ROUNDS", 1)
         labels = cluster(vectors, needing(0.6, 0.5))
     assert as_sets(labels) == naive_absorption(vectors, before, 0.6, 0.5)
 
@@ -271,7 +281,7 @@ def test_a_sample_of_the_faces_tells_what_all_would(monkeypatch: pytest.MonkeyPa
     bundle = cards.bundle("embedded")
     album = crowd(60, 15)
     whole = linkage(bundle.operating_points, album, bundle.contract)
-    monkeypatch.setattr(clustering, "_SAMPLE", 100)
+    monkeypatch.setattr(thresholds, "_SAMPLE", 100)
     some = linkage(bundle.operating_points, album, bundle.contract)
     assert some.alone.threshold == pytest.approx(whole.alone.threshold, abs=0.003)
 
@@ -318,7 +328,7 @@ def test_measures_match_naive_loops(faces: list[tuple[str, int]]) -> None:
 
 
 def test_f1_is_the_harmonic_mean() -> None:
-    assert clustering.Rates(0.5, 1.0).f1 == pytest.approx(2 / 3)
-    assert clustering.Rates(0.0, 0.0).f1 == 0.0
+    assert Rates(0.5, 1.0).f1 == pytest.approx(2 / 3)
+    assert Rates(0.0, 0.0).f1 == 0.0
     with pytest.raises(InputError, match="one of each"):
         agreement([], np.array([], np.int64))

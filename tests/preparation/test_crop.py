@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +237,16 @@ def test_a_crop_that_got_lost_is_made_again(
     after = content(tmp_path / "set")
     assert after.pop("manifest.csv").count(b"\n") == 9
     assert after == {k: v for k, v in content(cropped).items() if k != "manifest.csv"}
+
+
+def test_two_runs_at_once_give_one_set(
+    photos: Path, cropped: Path, cutter: Cutter, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(make, photos, tmp_path / "set", cutter) for _ in range(2)]
+        fresh = [sum(done.fresh for done in run.result()) for run in runs]
+    assert sorted(fresh) == [0, 10]
+    assert content(tmp_path / "set") == content(cropped)
 
 
 def test_new_pictures_are_added(

@@ -204,7 +204,7 @@ def test_addresses_that_are_not_unicode(client: TestClient) -> None:
 
 
 def test_addresses_and_methods_that_are_not_there(client: TestClient) -> None:
-    for address in ("/v1", "/v1/detect/", "/v2/detect", "/v1/analyze", "/docs", "/redoc"):
+    for address in ("/v1", "/v1/detect/", "/v2/detect", "/v1/analyse", "/docs", "/redoc"):
         expect(client.get(address), 404, "UnknownRoute")
     expect(client.get("/v1/detect"), 405, "MethodNotAllowed")
     expect(client.get("/v1/galleries/none"), 404, "UnknownGallery")

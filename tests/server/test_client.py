@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 import mien
 from mien import errors
+from mien.attributes import load_analyzer
 from mien.client import AsyncRemoteGallery, RemoteGallery
 from mien.client.wire import opened
 from mien.server.keys import KeyFile
@@ -122,6 +123,23 @@ def test_a_gallery_is_used_as_one_on_disk_is(
     assert team.subjects(contains="x") == []
     assert (team.stats().subjects, team.stats().templates) == (1, 2)
     assert team.remove("grace") == 2
+
+
+def test_faces_are_analysed(client: mien.Client, recognizer: mien.Recognizer) -> None:
+    image = mien.read_image(GRACE)
+    (expected,) = load_analyzer().analyze(image, recognizer.detector.detect(image))
+    (seen,) = client.analyze(GRACE)
+    assert expected.liveness is not None
+    assert seen.liveness is not None
+    assert seen.liveness.live is expected.liveness.live
+    assert seen.liveness.operating_point == expected.liveness.operating_point
+    assert seen.gender is not None
+    assert expected.gender is not None
+    assert seen.gender.label == expected.gender.label
+    assert seen.pose.yaw == pytest.approx(expected.pose.yaw, abs=0.1)
+    (only_pose,) = client.analyze(GRACE, ["pose"])
+    assert only_pose.liveness is None
+    assert only_pose.quality == seen.quality
 
 
 def test_faces_are_grouped(client: mien.Client, both_jpg: bytes) -> None:

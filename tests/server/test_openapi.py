@@ -33,7 +33,7 @@ def test_replies_are_what_is_described(running: tuple[str, str]) -> None:
     # what makes text a picture, or names a gallery that exists, no schema can say
     accepted = CHECKS.get_one("positive_data_acceptance")
     operations = [result.ok() for result in described.get_all_operations()]
-    assert len(operations) >= 22
+    assert len(operations) >= 29
     for operation in operations:
 
         @settings(
@@ -55,7 +55,10 @@ def test_every_route_of_the_contract_is_described(client: TestClient) -> None:
     there = {(method, path) for path, methods in paths.items() for method in methods}
     gallery, subject = "/v1/galleries/{gallery}", "/v1/galleries/{gallery}/subjects/{subject}"
     assert there >= {
-        *(("post", f"/v1/{verb}") for verb in ("detect", "embed", "verify")),
+        *(
+            ("post", f"/v1/{verb}")
+            for verb in ("detect", "embed", "verify", "analyze", "classify/{head}")
+        ),
         *((method, gallery) for method in ("get", "put", "delete")),
         *((method, subject) for method in ("get", "put", "delete")),
         ("post", f"{subject}/images"),

@@ -106,7 +106,8 @@ def test_a_killed_process_leaves_a_checkpoint_that_goes_on(
 
 def test_two_processes_give_what_one_gives(recipe_text: str, tmp_path: Path) -> None:
     text = recipe_text.replace("dropout = 0.2", "dropout = 0.0")
-    text = text.replace('name = "adamw"\nrate = 0.002', 'name = "sgd"\nrate = 0.02')
+    text = text.replace('name = "adamw"\nrate = 0.002', 'name = "sgd"\nrate = 0.002')
+    text = text.replace("batch = 4", "batch = 12")  # of few faces rounding is all that is left
     text += "shared_batch_norm = true\n"
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(text)

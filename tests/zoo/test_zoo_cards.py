@@ -29,7 +29,7 @@ def test_hashes_are_whole_and_not_invented(card: ModelCard) -> None:
 def test_addresses_are_https(card: ModelCard) -> None:
     for file in card.files:
         assert all(url.startswith("https://") for url in file.urls)
-        assert bool(file.archive_sha256) <= bool(file.member)
+        assert bool(file.archive_sha256) <= bool(file.member or file.checkpoint)
         archived = any(url.endswith((".zip", ".bz2")) for url in file.urls)
         assert archived == bool(file.member)
 
@@ -84,7 +84,8 @@ def test_contracts_tell_recognisers_apart() -> None:
     names = [*cards.bundle_ids(), *(c.id for c in MODELS if c.task == "embedding" and c.runnable)]
     contracts = [cards.bundle(name).contract for name in names]
     same = {"dlib-resnet-v1": "embedded", "arcface-w600k-r50": "buffalo_l",
-            "arcface-w600k-mbf": "buffalo_sc", "arcface-glint-r100": "antelopev2"}  # fmt: skip
+            "arcface-w600k-mbf": "buffalo_sc", "arcface-glint-r100": "antelopev2",
+            "facenet-vggface2": "facenet"}  # fmt: skip
     assert len(set(contracts)) == len(names) - len(same)
     for embedder, bundle in same.items():
         assert cards.bundle(embedder).contract == cards.bundle(bundle).contract

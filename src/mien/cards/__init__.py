@@ -43,7 +43,10 @@ class WeightFile:
     each `part`. `bytes` is None where no source states the size. `sha256` is "unknown" until the
     first download has pinned it where no source states that. `urls` hold the same bytes each;
     where `member` is set they lead to an archive (zip or bz2), and the file is the one of that
-    name in it; `archive_sha256` is the archive's own hash, empty when unknown.
+    name in it; `archive_sha256` is the archive's own hash, empty when unknown. Where `checkpoint`
+    is set, `urls` lead to a PyTorch checkpoint of that name, of which `archive_sha256` is the hash
+    and `network` the architecture (one of `mien.networks`): the file is converted from it on this
+    machine, and its own hash is pinned then.
     """
 
     name: str
@@ -54,6 +57,8 @@ class WeightFile:
     urls: tuple[str, ...] = ()
     member: str = ""
     archive_sha256: str = ""
+    checkpoint: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +418,9 @@ def _file(data: dict[str, Any]) -> WeightFile:
     sha256 = data["sha256"]
     if sha256 == UNKNOWN:
         sha256 = _pinned(name)
-    return WeightFile(**{**data, "name": name, "sha256": sha256, "urls": urls})
+    checkpoint = _plain(data["checkpoint"]) if "checkpoint" in data else ""
+    given = {"name": name, "sha256": sha256, "urls": urls, "checkpoint": checkpoint}
+    return WeightFile(**{**data, **given})
 
 
 def pin_path(name: str) -> Path:

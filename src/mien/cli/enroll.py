@@ -8,6 +8,7 @@ import click
 from mien.cli import options
 from mien.cli.batch import STDIN, UNUSABLE, Unusable, expand, progress
 from mien.cli.output import counted, emit
+from mien.embedding import fuse
 from mien.errors import InputError, UnreadableImage
 from mien.gallery import MIN_QUALITY, Entry, entry_of, open_gallery
 from mien.images import find_images
@@ -26,6 +27,8 @@ _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
 @click.option("--keep-crop", is_flag=True,
               help="Also keep the part of each picture around the face, sealed, so that another "
                    "model can make vectors from it; needs an encrypted gallery.")  # fmt: skip
+@click.option("--fuse", "fused", is_flag=True,
+              help="Add a template fused of all pictures, where there are several.")  # fmt: skip
 @options.choose
 @options.min_face
 @options.gallery
@@ -38,6 +41,7 @@ def command(
     folder: Path | None,
     min_quality: float,
     keep_crop: bool,
+    fused: bool,
     choose: str,
     min_face: float | None,
     uri: str,
@@ -67,6 +71,7 @@ def command(
             return Unusable(error)
 
     counts = {"enrolled": 0, "refused": 0}
+    taken: dict[str, list[Entry]] = {}
     with open_gallery(uri) as gallery:
         gallery.require(recognizer.contract)
         results = progress(ordered_map(attempt, people, recognizer.threads), len(people), "picture")
@@ -78,12 +83,25 @@ def command(
                 counts[status] += 1
                 reason = str(result.error) if isinstance(result, Unusable) else ""
                 _report(subject, picture, status, reason, as_json)
+                if isinstance(result, Entry):
+                    taken.setdefault(subject, []).append(result)
+        together = [_fused(own) for own in taken.values() if fused and len(own) > 1]
+        gallery.add(together)
+        for entry in together:
+            _report(entry.subject, entry.source, "enrolled", "", as_json)
     click.echo(
         f"{counted(counts['enrolled'], 'picture')} enrolled, {counts['refused']} refused, in {uri}",
         err=True,
     )
     if counts["refused"]:
         click.get_current_context().exit(2)
+
+
+def _fused(own: list[Entry]) -> Entry:
+    """All pictures of one person as one template; fewer errors than the best of them alone."""
+    embedding = fuse([entry.embedding for entry in own])
+    quality = sum(entry.quality for entry in own) / len(own)
+    return Entry(own[0].subject, embedding, f"fused from {len(own)} pictures", quality)
 
 
 def _people(name: str | None, paths: tuple[str, ...], folder: Path | None) -> list[tuple[str, str]]:

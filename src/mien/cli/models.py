@@ -9,15 +9,17 @@ import click
 from tqdm import tqdm
 
 from mien import cards, golden
-from mien.cards import UNKNOWN, Bundle, ModelCard
+from mien.cards import UNKNOWN, Bundle, ModelCard, WeightFile
 from mien.cli.options import as_json as json_option
 from mien.cli.output import emit, one_in, table
-from mien.errors import LicenceNotAccepted, ModelError, UnknownModel
+from mien.errors import LicenceNotAccepted, MissingExtra, ModelError, UnknownModel
 from mien.inference import open_sessions, preferred_precisions
 from mien.weights import (
+    Convert,
     accept_licence,
     choose_all,
     fetch,
+    import_checkpoint,
     import_models,
     is_present,
     locate,
@@ -104,14 +106,14 @@ def fetch_(names: tuple[str, ...], accept: bool, as_json: bool) -> None:
     for card in _cards(names):
         if accept:
             _accept(card)
-        unknown = [file.name for file in card.files if file.sha256 == UNKNOWN]
+        unknown = [f.name for f in card.files if f.sha256 == UNKNOWN and not f.checkpoint]
         with tqdm(desc=card.id, unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
             def show(arrived: int, total: int | None, bar: "tqdm[Never]" = bar) -> None:
                 bar.total = total
                 bar.update(arrived - bar.n)
 
-            paths = fetch(card, show)
+            paths = fetch(card, show, convert=_converter(card))
         card = cards.model_card(card.id)  # noqa: PLW2901 - with the hashes that were just pinned
         for file, path in zip(card.files, paths, strict=True):
             if as_json:
@@ -143,15 +145,45 @@ def bundle_(names: tuple[str, ...], output: Path) -> None:
 @command.command("import")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 metavar="FILE")  # fmt: skip
-def import_(path: Path) -> None:
-    """Take in a file of 'mien models bundle', or a model of your own.
+@click.option("--as", "name", metavar="ID",
+              help="FILE is the published PyTorch checkpoint of this network.")  # fmt: skip
+def import_(path: Path, name: str | None) -> None:
+    """Take in a file of 'mien models bundle', a model of your own, or a published checkpoint.
 
-    For your own: FILE is its card (.toml), its ONNX files lie beside it.
+    \b
+    mien models import models.zip
+    mien models import mine/mine.toml       # its card; the ONNX files lie beside it
+    mien models import 20180402-114759-vggface2.pt --as facenet-vggface2
+
+    A checkpoint is read without executing what is in it, converted to ONNX (with mien[train]), and
+    taken in only if ONNX Runtime computes the same as PyTorch.
     """
+    if name is not None:
+        card = cards.model_card(name)
+        made = import_checkpoint(path, card, _converter(card))
+        click.echo(f"ok  {card.id}  {made}")
+        return
     for card in import_models(path):
         if card.golden and card.runnable and card.commercial == "yes":
             golden.check(card)  # of the others when their terms are accepted: 'mien models verify'
         click.echo(f"ok  {card.id}  {card.licence}; commercial use: {card.commercial}")
+
+
+def _converter(card: ModelCard) -> Convert:
+    """What converts the checkpoint of a card. Raises `MissingExtra`, before anything is fetched."""
+    if not any(file.checkpoint for file in card.files):
+        return _nothing_to_convert
+    try:
+        import torch  # noqa: F401 - to tell its absence from a fault of ours
+
+        from mien.training.conversion import convert
+    except ImportError as error:
+        raise MissingExtra(f"converting the checkpoint of {card.id}", "train") from error
+    return convert
+
+
+def _nothing_to_convert(card: ModelCard, file: WeightFile, path: Path) -> bytes:
+    raise ModelError(f"{card.id} has no checkpoint to convert, {path} was given")
 
 
 def _prove(card: ModelCard, precision: str) -> str:

@@ -16,14 +16,20 @@ from mien.errors import InputError
 from mien.gallery import MIN_QUALITY, Stats, Subject
 from mien.images import Source
 from mien.types import (
+    Age,
+    Analysis,
     Box,
+    Category,
     Embedding,
     Face,
     Identification,
     Image,
     Landmarks,
+    Liveness,
+    LivenessPoint,
     Match,
     OperatingPoint,
+    Pose,
     Quality,
     RecognizedFace,
     Template,
@@ -56,6 +62,26 @@ def _recognized(facts: Json, contract: str) -> RecognizedFace:
     quality = Quality(facts["quality"], tuple(facts["reasons"]))
     vector = np.array(facts["vector"], np.float32)
     return RecognizedFace(_face(facts), quality, Embedding(vector, contract))
+
+
+def _analysis(facts: Json) -> Analysis:
+    age, live = facts["age"], facts["liveness"]
+    labelled = {
+        task: found and Category(**found)
+        for task in ("gender", "expression", "ethnicity")
+        for found in [facts[task]]
+    }
+    point = live and LivenessPoint(
+        *(live[name] for name in ("threshold", "apcer", "bpcer", "protocol"))
+    )
+    return Analysis(
+        _face(facts),
+        Quality(facts["quality"], tuple(facts["reasons"])),
+        Pose(**facts["pose"]),
+        age=age and Age(**age),
+        liveness=live and Liveness(live["live"], live["score"], point),
+        **labelled,
+    )
 
 
 def _templates(person: Json) -> list[Template]:
@@ -143,6 +169,17 @@ def classify(
         )
         for facts in reply["images"][0]["faces"]
     ]
+
+
+def analyze(source: Source, tasks: Sequence[str] | None = None) -> Operation[list[Analysis]]:
+    """What each face of a picture looks like: quality, pose, and the answers to `tasks`.
+
+    A task that is named and has no model on the server raises `LicenceNotAccepted` or
+    `CorruptWeights`; without `tasks` all are answered whose models are there, except ethnicity.
+    """
+    query: Query = {} if tasks is None else {"tasks": ",".join(tasks)}
+    reply = yield Request("POST", "/v1/analyze", query, [source])
+    return [_analysis(facts) for facts in reply["images"][0]["faces"]]
 
 
 def group(

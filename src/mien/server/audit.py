@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mien.errors import InputError
 
-_DURABLE = ("enrol", "erase", "rename", "merge", "create", "delete")
+_DURABLE = ("enrol", "erase", "rename", "merge", "reject", "create", "delete")
 
 
 class AuditLog:

@@ -210,6 +210,59 @@ class SearchReply(Message):
     matches: list[list[Candidate]]
 
 
+class HeadPose(Message):
+    """Where a head points, in degrees; all 0 for a face that looks into the camera."""
+
+    yaw: float = Field(description="Over 0: turned to the right of the picture.")
+    pitch: float = Field(description="Over 0: raised.")
+    roll: float = Field(description="Over 0: leaning to the right of the picture.")
+
+
+class ApparentAge(Message):
+    """Apparent age in years, and the middle 80% of what the network holds possible."""
+
+    years: float = Field(examples=[42.5])
+    low: float
+    high: float
+
+
+class LikelyLabel(Message):
+    """The likeliest of several labels, and what the network gives each; not calibrated."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float]
+
+
+class LivenessAnswer(Message):
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
+
+    live: bool
+    score: float = Field(ge=0, le=1)
+    threshold: float
+    apcer: float = Field(description="Share of attacks that pass.")
+    bpcer: float = Field(description="Share of real faces that do not pass.")
+    protocol: str
+
+
+class AnalysedFace(FoundFace):
+    """What a face looks like. Null is what was not asked for, or has no model here."""
+
+    pose: HeadPose
+    age: ApparentAge | None
+    gender: LikelyLabel | None
+    expression: LikelyLabel | None
+    ethnicity: LikelyLabel | None
+    liveness: LivenessAnswer | None
+
+
+class Analyses(Message):
+    """What the faces in each picture look like: guesses from looks, not who somebody is."""
+
+    missing: dict[str, str] = Field(description="Tasks that were left out, and why.")
+    images: list[PictureOf[AnalysedFace]]
+
+
 class GroupedFace(FoundFace):
     """A face and the number of its group; -1 for a face that is alone."""
 
@@ -229,6 +282,34 @@ class GroupNumbers(Message):
 
     clusters: int = Field(description="How many groups of two faces or more there are.")
     numbers: list[int] = Field(examples=[[0, 0, -1, 0]])
+
+
+class Review(FoundFace):
+    """A face of which it is not sure whether it is this person's."""
+
+    review: str = Field(description="Names the review.", examples=["9f86d081884c7d65"])
+    image: str = Field(description="The name of its picture.")
+    subject: Name
+    named: bool = Field(description="Whether the server gave it the name.")
+    score: Score
+    fpir_at_score: float = Field(description="Share of strangers that score as high.")
+    crop: bool = Field(description="Whether a picture of the face is kept.")
+    created: Time
+
+
+class ReviewList(Message):
+    """What waits to be reviewed, latest first."""
+
+    kept: int = Field(description="How many this server keeps for a gallery; 0: none.")
+    reviews: list[Review]
+
+
+class Decided(Message):
+    """What became of a review: a template of the person, or a negative of theirs."""
+
+    subject: Name
+    templates: int = Field(description="Templates that the person has now.")
+    negative: bool
 
 
 class TemplateReply(Message):

@@ -60,6 +60,12 @@ class UnknownHead(Refusal):
     status = 404
 
 
+class UnknownReview(Refusal):
+    """There is no such identification to be reviewed."""
+
+    status = 404
+
+
 class UnknownTemplate(Refusal):
     """The subject has no template of this number."""
 

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
+from mien.attributes import Analyzer, load_analyzer
 from mien.recognition import Recognizer
 from mien.server.audit import AuditLog
 from mien.server.galleries import Galleries
@@ -16,6 +18,7 @@ from mien.server.keys import ANYBODY, Key, KeyFile
 from mien.server.limits import Doors, Places
 from mien.server.metrics import Metrics
 from mien.server.problems import NotAuthenticated
+from mien.server.review import Reviews
 from mien.server.settings import Settings
 from mien.server.uploads import Picture
 from mien.server.vision import Found, Looking, Vision
@@ -25,6 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _STORE_THREADS = 4  # a gallery waits for the disk and for other writers, not for a processor
+_ANALYZERS = 8  # combinations of tasks that stay loaded
 _SHORT = 1_000_000  # bytes that are parsed in less time than a change of threads takes
 
 log = logging.getLogger("mien.server")
@@ -54,6 +58,8 @@ class Service:
         self.keys = KeyFile(settings.keys) if settings.keys else None
         self.audit_log = AuditLog(settings.audit) if settings.audit else None
         self.heads = load_heads(settings.heads, recognizer)
+        self.analyzer = lru_cache(_ANALYZERS)(self._load_analyzer)
+        self.reviews = Reviews(settings.reviews)
         self.doors = Doors(settings)
         self.places = Places(settings.queue)
         self.metrics = Metrics()
@@ -109,6 +115,10 @@ class Service:
         image = self.read(picture)
         faces = yield image, self.detect(image)
         return Seen(picture, image, faces)
+
+    def _load_analyzer(self, tasks: tuple[str, ...] | None) -> Analyzer:
+        """What answers these tasks; None: all whose models are here."""
+        return load_analyzer(tasks, model=self.recognizer.bundle.id)
 
     def _describe(self, found: Sequence[Found]) -> list[list[RecognizedFace]]:
         with self.metrics.stage("embed"):

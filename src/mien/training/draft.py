@@ -33,8 +33,8 @@ from mien.training.preparation.pack import Packed
 from mien.training.validation import embed_rows
 from mien.types import Frame, Landmarks, OperatingPoint
 
-_PICTURE = "eileen-collins.jpg"
-_POINTS = ((203.5, 100.6), (246.8, 102.6), (223.1, 128.0), (202.4, 139.0), (243.5, 140.7))
+PICTURE = "eileen-collins.jpg"
+FACE = ((203.5, 100.6), (246.8, 102.6), (223.1, 128.0), (202.4, 139.0), (243.5, 140.7))
 """A face that comes with mien, and where its landmarks are: the card keeps its vector."""
 
 
@@ -121,8 +121,8 @@ def _halve(model: Any, onnx: Any) -> None:
 
 def golden_vector(network: nn.Module, frame: Frame) -> list[float]:
     """What the network makes of the face that comes with mien."""
-    picture = resources.files("mien").joinpath("bundled", "pictures", _PICTURE)
-    face = Landmarks(np.array(_POINTS, np.float32))
+    picture = resources.files("mien").joinpath("bundled", "pictures", PICTURE)
+    face = Landmarks(np.array(FACE, np.float32))
     crop = align(read_image(picture.read_bytes()), face, frame)
     with torch.inference_mode():
         pixels = torch.from_numpy(crop.pixels.astype(np.float32)).permute(2, 0, 1)[None]
@@ -198,8 +198,8 @@ def card_text(
     if last:
         text += f"protocol = {_quoted(f'{recipe.validation.pairs}, mirrored crops averaged')}\n"
     numbers = ", ".join(f"{number:g}" for number in vector)
-    where = ", ".join(f"[{x:g}, {y:g}]" for x, y in _POINTS)
-    text += f'\n[golden]\npicture = "{_PICTURE}"\nlandmarks = [{where}]\nvector = [{numbers}]\n'
+    where = ", ".join(f"[{x:g}, {y:g}]" for x, y in FACE)
+    text += f'\n[golden]\npicture = "{PICTURE}"\nlandmarks = [{where}]\nvector = [{numbers}]\n'
     if points:
         rows = "".join(f"    [{p.fmr:g}, {p.threshold:.5f}, {p.fnmr:.5f}],\n" for p in points)
         text += (

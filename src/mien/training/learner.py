@@ -45,7 +45,7 @@ def build(recipe: Recipe, material: Material, team: parallel.Team) -> Learner:
     network = networks.build(config.name, config.embedding_size, **options)
     if config.start:
         networks.adopt(network, checkpoints.read_state(Path(config.start)))
-    if material.targets is not None and config.embedding_size == material.targets.shape[1]:
+    elif material.targets is not None and config.embedding_size == material.targets.shape[1]:
         begin_at(network, material.targets)
     for name, parameter in network.named_parameters():
         if name.startswith(config.frozen):

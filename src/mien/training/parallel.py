@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather, all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from mien.errors import InputError
@@ -53,7 +53,7 @@ class Team:
         Each process then computes the same loss; summed by the gather and averaged by `share`,
         the gradients of the network are those of that one loss.
         """
-        return embeddings if self.size == 1 else torch.cat(all_gather(embeddings))
+        return embeddings if self.size == 1 else _Gathered.apply(embeddings)
 
     def agree(self, mine: bool) -> bool:
         """What the first process says."""
@@ -83,6 +83,38 @@ def group() -> Iterator[Team]:
         dist.destroy_process_group()
 
 
+class _Summed(torch.autograd.Function):
+    """The sum over processes; slopes are summed likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> Tensor:
+        total = slopes.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all processes, in order of rank; each gets the sum of the slopes of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> Tensor:
+        total = slopes.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 class SharedBatchNorm(nn.Module):
     """Batch normalisation with the statistics of all processes' batches, on any device.
 
@@ -109,7 +141,7 @@ class SharedBatchNorm(nn.Module):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         count = dist.get_world_size() * x.numel() / x.shape[1]
         sums = torch.stack([x.float().sum(axes), x.float().square().sum(axes)])
-        mean, square = (all_reduce(sums) / count).unbind()
+        mean, square = (_Summed.apply(sums) / count).unbind()
         variance = (square - mean.square()).clamp_min(0)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

@@ -4,9 +4,18 @@ A file has the routes of one thing and a `router` of its own. `access` says who 
 what a request brings, `pictures` which face counts and how faces are told.
 """
 
-from mien.server.routes import galleries, groups, recognition, search, status, subjects
+from mien.server.routes import (
+    attributes,
+    galleries,
+    groups,
+    recognition,
+    reviews,
+    search,
+    status,
+    subjects,
+)
 
-PARTS = (recognition, groups, galleries, subjects, search, status)
+PARTS = (recognition, attributes, groups, galleries, subjects, search, reviews, status)
 """Their routes are put into the app itself: routers in routers are searched anew at every level."""
 
 ROUTES = [route for part in PARTS for route in part.router.routes]

@@ -53,6 +53,7 @@ async def delete_gallery(gallery: GalleryName, key: Admin, service: Serving) -> 
 
     def work() -> None:
         service.galleries.delete(gallery)
+        service.reviews.forget(gallery)
         service.audit("delete", key, gallery)
 
     await service.stored(work)

@@ -9,7 +9,7 @@ from mien.classification.faces import Described
 from mien.detection import Choose, central, largest, only
 from mien.errors import NoFaceFound
 from mien.server import messages as m
-from mien.types import Face, Image, Quality, RecognizedFace
+from mien.types import Analysis, Face, Image, Quality, RecognizedFace
 
 ChooseName = Annotated[
     Literal["only", "largest", "central"],
@@ -62,7 +62,7 @@ def _place(face: Face) -> dict[str, Any]:
     }
 
 
-def facts(face: RecognizedFace | Described) -> dict[str, Any]:
+def facts(face: RecognizedFace | Described | Analysis) -> dict[str, Any]:
     """Where a face is and how usable, as the fields of a reply."""
     return {
         **_place(face.face),

@@ -6,15 +6,18 @@ import numpy as np
 from fastapi import Query, Request
 
 from mien import decision
+from mien.alignment import align
 from mien.errors import InputError
+from mien.images import encode_image
 from mien.server import messages as m
+from mien.server.review import borderline
 from mien.server.routes.access import GalleryName, Reader, Serving, new_router
 from mien.server.routes.bodies import PICTURES, json_body, json_of, pictures_of
 from mien.server.routes.pictures import facts, picture_of, rounded
 from mien.server.service import Service
 from mien.server.uploads import Picture
 from mien.server.vision import Looking
-from mien.types import Embedding, Identification, Match, RecognizedFace
+from mien.types import Embedding, Identification, Image, Match, RecognizedFace
 
 router = new_router()
 
@@ -46,6 +49,9 @@ async def identify(
             _identified(service, face, answer)
             for face, answer in zip(seen.faces, found, strict=True)
         ]
+        if service.reviews.on:
+            for face, answer, told in zip(seen.faces, found, faces, strict=True):
+                _keep_if_borderline(service, gallery, seen.image, face, answer, told.fpir_at_score)
         return size, picture_of(seen.image, faces)
 
     answers = await service.look(work, await pictures_of(request, service))
@@ -78,6 +84,22 @@ def _identified(service: Service, face: RecognizedFace, answer: Identification) 
         fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
         candidates=[_candidate(match) for match in answer.candidates],
     )
+
+
+def _keep_if_borderline(
+    service: Service,
+    gallery: str,
+    image: Image,
+    face: RecognizedFace,
+    answer: Identification,
+    fpir_at_score: float,
+) -> None:
+    if borderline(answer, fpir_at_score):
+        crop = None
+        if service.settings.crops:
+            aligned = align(image, face.face.landmarks, service.recognizer.frame)
+            crop = encode_image(Image(aligned.pixels), "jpeg")
+        service.reviews.add(gallery, image.source, face, answer, fpir_at_score, crop)
 
 
 def _candidate(match: Match) -> m.Candidate:

@@ -125,6 +125,7 @@ class Moving:
                 elif new != self.subject and _templates(opened, new):
                     raise Conflict("somebody has this name; merge makes the two one")
                 count = opened.rename(self.subject, new, merge=action == "merge")
+                service.reviews.rename(gallery, self.subject, new)
                 service.audit(action, self.key, gallery, self.subject, count, new)
                 return opened.templates(new)
 
@@ -183,6 +184,7 @@ async def erase_subject(
         with service.galleries.change(gallery) as opened:
             require_state(if_match, opened.templates(subject))
             erased = _erase(opened, subject)
+            service.reviews.forget(gallery, subject)
         service.audit("erase", key, gallery, subject, erased.templates)
         return erased
 

@@ -22,6 +22,7 @@ import numpy as np
 from mien.alignment import align, box_transform, cut
 from mien.cards import PREPROCESSING
 from mien.detection import Choose, Detector
+from mien.download import locked
 from mien.errors import InputError, LowQuality, MissingExtra, NoFaceFound, UnreadableImage
 from mien.geometry import transform_points
 from mien.images import read_image, save_image
@@ -129,25 +130,32 @@ def crop(
     Raises `InputError` when the set there was made in another way, when `folder` holds something
     else, and when it cannot be written.
     """
-    rows, refused = _begin(folder, cutter.about)
+    _claim(folder)
+    with locked(folder / _LOCK):  # two runs at once: the second finds everything done
+        known = _known(*_begin(folder, cutter.about))
+        names = _names(pictures)
+
+        def work(picture: Listed) -> Done:
+            place = names[picture]
+            return known.get(picture.source) or _cut_out(picture, folder, place, cutter)
+
+        with _appending(folder / MANIFEST) as kept, _appending(folder / REFUSED) as lost:
+            for done in ordered_map(work, pictures, threads):
+                if done.fresh and done.refused:
+                    _append(lost, folder / REFUSED, [done.refused])
+                elif done.fresh:
+                    _append(kept, folder / MANIFEST, done.rows)
+                yield done
+        _finish(folder, cutter)
+
+
+def _known(rows: Sequence[Crop], refused: Sequence[Refused]) -> dict[str, Done]:
+    """What became of pictures in an earlier run, by source."""
     known: dict[str, Done] = {}
     for row in rows:
         before = known.get(row.source, Done())
         known[row.source] = Done((*before.rows, row), fresh=False)
-    known |= {row.source: Done(refused=row, fresh=False) for row in refused}
-    names = _names(pictures)
-
-    def work(picture: Listed) -> Done:
-        return known.get(picture.source) or _cut_out(picture, folder, names[picture], cutter)
-
-    with _appending(folder / MANIFEST) as kept, _appending(folder / REFUSED) as lost:
-        for done in ordered_map(work, pictures, threads):
-            if done.fresh and done.refused:
-                _append(lost, folder / REFUSED, [done.refused])
-            elif done.fresh:
-                _append(kept, folder / MANIFEST, done.rows)
-            yield done
-    _finish(folder, cutter)
+    return known | {row.source: Done(refused=row, fresh=False) for row in refused}
 
 
 # ---------------------------------------------------------------------------------- one picture
@@ -220,11 +228,23 @@ def _short(source: str) -> str:
 # ------------------------------------------------------------------------------------ the folder
 
 
+_LOCK = ".lock"
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder. Raises `InputError` when it holds something else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if others and ABOUT not in others:
+        raise InputError(f"{folder} is not empty and was not written by 'mien data crop'")
+
+
 def _begin(folder: Path, about: About) -> tuple[list[Crop], list[Refused]]:
     """What an earlier run left whole, with whatever it was just writing taken back."""
     if not (folder / ABOUT).exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty and was not written by 'mien data crop'")
         write_about(folder, about)
     before = read_about(folder)
     if replace(before, complete=False, template=about.template) != about:

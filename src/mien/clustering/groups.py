@@ -1,34 +1,14 @@
-"""Group the faces of an album by person, when nobody has been named.
+"""The merging: from unit vectors, thresholds and what is certain to the group of each face."""
 
-Average linkage on a sparse graph of alike faces. Two groups are joined when the mean score over all
-pairs between them reaches a threshold; the mean comes from the sums of their vectors, so it is
-exact although only pairs above a floor are ever stored. That loses nothing: where the mean of some
-scores reaches a value, one of the scores does. One lucky pair, which is all that DBSCAN and
-connected components need to merge two people, moves a mean of many pairs very little.
-
-The threshold is an operating point of the recogniser, chosen by the album itself (see `linkage`),
-and falls as groups grow, for a mean over many comparisons strays less than a single one. Odd
-pictures of a person are then told by the few that they resemble: what is left over joins the group
-in which its best three scores are high.
-
-What is known for certain always holds: faces to be kept apart (two faces of one picture are two
-people), faces known to belong together, and the groups of an earlier run, which keep their numbers
-when new faces join them.
-
-Source of the order of merging: reciprocal nearest neighbours, as in Murtagh, "A survey of recent
-advances in hierarchical clustering algorithms", 1983.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien import decision
+from mien.clustering.thresholds import Linkage
 from mien.errors import InputError
-from mien.types import OperatingPoint
 
 Labels = NDArray[np.int64]  # (n,): the number of each face's group, -1 for none
 Pairs = NDArray[np.int64]  # (m, 2): indices of two faces
@@ -37,80 +17,12 @@ NONE = -1
 MIN_QUALITY = 0.1
 """Faces below this quality may join a group but found none and connect none."""
 
-_LOOSEST = 1e-3  # no threshold is looser than this false match rate, whatever the album
-_STEP = 5  # groups need a mean that single faces reach at this many times the false match rate
-_SAMPLE = 2048  # faces whose scores with all others tell what an album is like
 _REMNANT = 8  # a group of up to so many faces may be what was left of a larger one
 _BEST = 3  # scores that tell whether they are
 _ROUNDS = 3
 _LIMIT = 64  # neighbours kept of a face among those before it; bounds memory for famous people
 _ROWS, _COLUMNS = 1024, 8192  # of the score matrix at a time: 32 MB
 _CHUNK = 1 << 16
-
-
-# ------------------------------------------------------------------------------------- thresholds
-
-
-@dataclass(frozen=True, slots=True)
-class Linkage:
-    """What two groups need to be one: `alone` for single faces, nearing `grouped` for large ones.
-
-    `grouped` is the lower of the two; no pair of faces below it is ever looked at.
-    """
-
-    alone: OperatingPoint
-    grouped: OperatingPoint
-
-    def needed(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean score that groups of `a` and `b` faces need, elementwise."""
-        floor = self.grouped.threshold
-        needed: NDArray[np.float64] = floor + (self.alone.threshold - floor) / (a * b)
-        return needed
-
-
-def linkage(
-    points: Sequence[OperatingPoint],
-    vectors: NDArray[np.float32],
-    contract: str,
-    *,
-    fdr: float = 0.02,
-) -> Linkage:
-    """The thresholds for an album, by its unit vectors (n, dim).
-
-    `fdr` is the false discovery rate: of all pairs of faces that reach the threshold, the share
-    that are not the same person. How many strangers reach it follows from the false match rate,
-    how many pairs do is counted, on a sample of the faces; so an album of few people with many
-    pictures gets a lower threshold than a crowd in which everybody is seen once. The settings
-    here were chosen on the people of LFW's development training set and on the training pictures
-    of 29 celebrities. Raises `NoOperatingPoint`, and `InputError` for a rate that is none.
-    """
-    if not 0 < fdr < 1:
-        raise InputError(f"a false discovery rate lies between 0 and 1, got {fdr:g}")
-    reached = _pairs_reaching(vectors)
-    count = len(vectors)
-    for fmr in np.geomspace(_LOOSEST, 1e-15, 241):
-        alone = decision.identification_point(points, float(fmr), 1, contract)
-        if fmr * count * (count - 1) / 2 <= fdr * max(1, reached(alone.threshold)):
-            break
-    grouped = decision.identification_point(points, float(_STEP * fmr), 1, contract)
-    return Linkage(alone, grouped)
-
-
-def _pairs_reaching(vectors: NDArray[np.float32]) -> Callable[[float], float]:
-    """How many pairs of faces score at least a threshold, estimated from a sample of the faces."""
-    count = len(vectors)
-    edges = np.linspace(-1, 1, 20_001)
-    at_least = np.zeros(len(edges))
-    rows = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)
-    for start in range(0, count, _COLUMNS):
-        scores = np.clip(vectors[rows] @ vectors[start : start + _COLUMNS].T, -1, 1)
-        at_least[:-1] += np.histogram(scores, edges)[0]
-    at_least = np.cumsum(at_least[::-1])[::-1]
-    pairs = np.maximum(at_least - len(rows), 0) * count / max(1, len(rows)) / 2  # none with itself
-    return lambda threshold: float(np.interp(threshold, edges, pairs))
-
-
-# --------------------------------------------------------------------------------------- grouping
 
 
 def cluster(
@@ -484,76 +396,3 @@ def _numbered(home: Labels, numbers: Labels) -> Labels:
     number[order] = np.arange(len(order)) + numbers.max(initial=NONE) + 1
     labels: Labels = number[index]
     return labels
-
-
-# -------------------------------------------------------------------------------------- measuring
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Precision and recall, both in [0, 1]."""
-
-    precision: float
-    recall: float
-
-    @property
-    def f1(self) -> float:
-        """Their harmonic mean."""
-        both = self.precision + self.recall
-        return 2 * self.precision * self.recall / both if both else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How well groups agree with the people that are really there.
-
-    `pairwise` counts pairs of faces, so that large groups count most; `bcubed` looks from each face
-    at its own group, so that every face counts alike (Bagga and Baldwin, 1998). `purity` is the
-    share of faces that belong to the commonest person of their group; `groups` counts all of them
-    and `people` the true ones, single faces included.
-    """
-
-    pairwise: Rates
-    bcubed: Rates
-    purity: float
-    groups: int
-    people: int
-
-
-def agreement(people: Sequence[str] | NDArray[np.str_], labels: Labels) -> Agreement:
-    """Compare groups (n,) with the true people (n,). A face labelled -1 is a group of its own.
-
-    Without any pair of faces to be right or wrong about, pairwise precision or recall is 1. Raises
-    `InputError` when there are no faces.
-    """
-    count = len(labels)
-    if not count or len(people) != count:
-        raise InputError(f"{count} groups and {len(people)} people: give one of each for each face")
-    _, person = np.unique(people, return_inverse=True)
-    lone = labels == NONE
-    _, group = np.unique(
-        np.where(lone, labels.max() + 1 + np.arange(count), labels), return_inverse=True
-    )
-    cells, both = np.unique((person.astype(np.int64) << 32) | group, return_counts=True)
-    of_person, of_group = np.bincount(person), np.bincount(group)
-    p, g = cells >> 32, cells & 0xFFFFFFFF
-    largest = np.zeros(len(of_group), np.int64)
-    np.maximum.at(largest, g, both)
-    together = _pairs_in(both)
-    return Agreement(
-        pairwise=Rates(
-            together / _pairs_in(of_group) if _pairs_in(of_group) else 1.0,
-            together / _pairs_in(of_person) if _pairs_in(of_person) else 1.0,
-        ),
-        bcubed=Rates(
-            float((both * (both / of_group[g])).sum() / count),
-            float((both * (both / of_person[p])).sum() / count),
-        ),
-        purity=float(largest.sum() / count),
-        groups=len(of_group),
-        people=len(of_person),
-    )
-
-
-def _pairs_in(sizes: NDArray[np.int64]) -> int:
-    return int((sizes * (sizes - 1)).sum())
