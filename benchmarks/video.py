@@ -1,7 +1,7 @@
 """Video: frames a second against detecting every frame, and how often a track gets a wrong name.
 
 python benchmarks/video.py speed [--rounds 5]
-python benchmarks/video.py decisions --data ../shared/data [--strangers 600 --enrolled 300]
+python benchmarks/video.py decisions --data ../shared/data [--cache lfw.npz --rounds 8]
 """
 
 import argparse
@@ -11,17 +11,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 import mien
-from mien import decision
 from mien.gallery import Entry
-from mien.types import Image, RecognizedFace
+from mien.types import Box, Face, Image, Landmarks, Quality, RecognizedFace
 from mien.video import Film, Watcher, read_video, watch
 
 TIMES_SEEN = 32  # detections of a track: each picture of a person comes back so often
@@ -33,9 +31,7 @@ def main() -> None:
     parser.add_argument("what", choices=["speed", "decisions"])
     parser.add_argument("--data", type=Path, help="folder with lfw/")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--strangers", type=int, default=600)
-    parser.add_argument("--enrolled", type=int, default=300)
-    parser.add_argument("--others", type=int, default=1700, help="further people enrolled")
+    parser.add_argument("--cache", type=Path, default=Path("lfw.npz"), help="described pictures")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, "
           f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
@@ -44,7 +40,7 @@ def main() -> None:
     elif arguments.data is None:
         sys.exit("decisions are measured on LFW: name its folder with --data")
     else:
-        decisions(arguments)
+        decisions(arguments.data, arguments.cache, arguments.rounds)
 
 
 # ------------------------------------------------------------------------------------------- speed
@@ -116,63 +112,86 @@ def _pan(path: Path) -> None:
 
 # --------------------------------------------------------------------------------------- decisions
 
+Track = list[RecognizedFace]
+Rule = Callable[[mien.Gallery, mien.Recognizer, Track], str | None]
 
-def decisions(arguments: argparse.Namespace) -> None:
-    """Tracks of LFW people; each detection is one of their other pictures, in a shuffled order."""
+
+def decisions(data: Path, cache: Path, rounds: int) -> None:
+    """Tracks of the people of LFW's DevTest who have three pictures or more.
+
+    In each round one half of them is enrolled with one picture each, beside everybody who has
+    fewer; a track shows the other pictures of somebody enrolled, or all of somebody who is not, up
+    to eight, again and again in a shuffled order.
+    """
     recognizer = mien.load()
-    people = _people(arguments.data / "lfw" / "lfw-deepfunneled", np.random.default_rng(0))
-    several = [name for name in people if len(people[name]) >= 3]
-    single = [name for name in people if len(people[name]) == 1]
-    enrolled = several[: arguments.enrolled]
-    strangers = several[arguments.enrolled :][: arguments.strangers]
-    wanted = {name: people[name][:8] for name in [*enrolled, *strangers]}
-    wanted |= {name: people[name] for name in single[: arguments.others]}
-    faces = _faces(wanted, recognizer)
-    with tempfile.TemporaryDirectory() as place:
-        gallery = mien.open_gallery(Path(place) / "g.mien")
-        gallery.add([
-            Entry(name, faces[name][0].embedding, name, faces[name][0].quality.value)
-            for name in [*enrolled, *single[: arguments.others]] if faces.get(name)
-        ])  # fmt: skip
-        print(f"{len(gallery):,} people enrolled with one picture each, FPIR {FPIR:g} asked for")
-        rules: dict[str, Callable[[list[RecognizedFace]], str | None]] = {
-            "first face alone": lambda track: _first(gallery, recognizer, track),
-            "every face, any name counts": lambda track: _any(gallery, recognizer, track),
-            "a vote of all faces": lambda track: _vote(gallery, recognizer, track),
-            "direction of the mean, 5 best": lambda track: _direction(gallery, recognizer, track),
-            "mien watch": lambda track: _watched(gallery, recognizer, track),
-        }
-        known = {name: _track(faces[name][1:]) for name in enrolled if len(faces[name]) > 1}
-        unknown = {name: _track(faces[name]) for name in strangers if faces[name]}
-        for title, rule in rules.items():
-            wrong = sum(rule(track) is not None for track in unknown.values())
-            answers = [(name, rule(track)) for name, track in known.items()]
-            right = sum(name == answer for name, answer in answers)
-            mistaken = sum(answer not in (name, None) for name, answer in answers)
-            print(f"{title:30} strangers named: {wrong} of {len(unknown)} "
-                  f"({wrong / len(unknown):.2%}); enrolled named: {right} of {len(known)} "
-                  f"({right / len(known):.1%}), as somebody else {mistaken}")  # fmt: skip
-        gallery.close()
+    people = _people(data / "lfw")
+    faces = _described([path for paths in people.values() for path in paths], recognizer, cache)
+    found = {name: [faces[p] for p in paths if p in faces] for name, paths in people.items()}
+    several = [name for name, own in found.items() if len(own) >= 3]
+    few = [name for name, own in found.items() if 0 < len(own) < 3]
+    counts = {title: np.zeros(3, int) for title in RULES}
+    tracks = np.zeros(2, int)
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        shuffled = [str(name) for name in rng.permutation(several)]
+        enrolled = shuffled[: len(several) // 2]
+        chosen = {name: int(rng.integers(len(found[name]))) for name in [*enrolled, *few]}
+        with tempfile.TemporaryDirectory() as place:
+            gallery = mien.open_gallery(Path(place) / "g.mien")
+            gallery.add([
+                Entry(name, found[name][i].embedding, name, found[name][i].quality.value)
+                for name, i in chosen.items()
+            ])  # fmt: skip
+            for name in shuffled:
+                known = name in enrolled
+                others = [f for i, f in enumerate(found[name]) if not known or i != chosen[name]]
+                track = _track(others[:8], rng)
+                tracks[int(known)] += 1
+                for title, rule in RULES.items():
+                    answer = rule(gallery, recognizer, track)
+                    if known:
+                        counts[title] += (0, answer == name, answer not in (name, None))
+                    else:
+                        counts[title] += (answer is not None, 0, 0)
+            size = len(gallery)
+            gallery.close()
+    print(f"{size:,} people enrolled with one picture each, FPIR {FPIR:g} asked for; "
+          f"{tracks[0]:,} tracks of strangers, {tracks[1]:,} of people enrolled")  # fmt: skip
+    for title, (wrong, right, mistaken) in counts.items():
+        print(f"{title:30} strangers named {wrong / tracks[0]:6.2%} ({wrong}); enrolled named "
+              f"{right / tracks[1]:6.1%}, as another {mistaken / tracks[1]:.2%}")  # fmt: skip
 
 
-def _people(folder: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
-    names = sorted(path.name for path in folder.iterdir())
+def _people(lfw: Path) -> dict[str, list[Path]]:
+    lines = (lfw / "peopleDevTest.txt").read_text().splitlines()[1:]
+    names = [line.split("\t")[0] for line in lines if line]
+    return {n: sorted((lfw / "lfw-deepfunneled" / n).glob("*.jpg")) for n in names}
+
+
+def _described(
+    paths: list[Path], recognizer: mien.Recognizer, cache: Path
+) -> dict[Path, RecognizedFace]:
+    """The most central face of each picture; what was described before is in the cache."""
+    stored = dict(np.load(cache)) if cache.exists() else {}
+    box = Box(76, 66, 174, 184)
+    missing = [path for path in paths if path.name not in stored]
+    for start in range(0, len(missing), 200):
+        part = missing[start : start + 200]
+        for path, faces in zip(part, recognizer.recognize_batch(part), strict=True):
+            best = min(faces, key=_off_centre, default=None)
+            row = [best.quality.value, *best.embedding.vector] if best else [np.nan]
+            stored[path.name] = np.array(row, np.float32)
+        np.savez(cache, **stored)
+    five = np.array([(105, 112), (145, 112), (125, 135), (108, 155), (142, 155)], np.float32)
     return {
-        str(name): sorted((folder / str(name)).glob("*.jpg")) for name in rng.permutation(names)
+        path: RecognizedFace(
+            Face(box, Landmarks(five), 1.0),  # all in one place
+            Quality(float(stored[path.name][0])),
+            mien.Embedding(stored[path.name][1:], recognizer.contract),
+        )
+        for path in paths
+        if np.isfinite(stored[path.name]).all()
     }
-
-
-def _faces(
-    people: dict[str, list[Path]], recognizer: mien.Recognizer
-) -> dict[str, list[RecognizedFace]]:
-    """The most central face of each picture, if one is found."""
-    files = [(name, path) for name, paths in people.items() for path in paths]
-    found: dict[str, list[RecognizedFace]] = {name: [] for name in people}
-    answers = recognizer.recognize_batch(path for _, path in files)
-    for (name, _), faces in zip(files, answers, strict=True):
-        if faces:
-            found[name].append(min(faces, key=_off_centre))
-    return found
 
 
 def _off_centre(face: RecognizedFace) -> float:
@@ -180,61 +199,44 @@ def _off_centre(face: RecognizedFace) -> float:
     return abs(box.left + box.right - 249) + abs(box.top + box.bottom - 249)
 
 
-def _track(faces: list[RecognizedFace]) -> list[RecognizedFace]:
-    """All detections of one track, at one place."""
-    box = faces[0].face.box
-    order = np.random.default_rng(len(faces)).permutation(TIMES_SEEN) % len(faces)
-    return [replace(faces[i], face=replace(faces[i].face, box=box)) for i in order]
+def _track(faces: Track, rng: np.random.Generator) -> Track:
+    return [faces[i] for i in rng.permutation(TIMES_SEEN) % len(faces)]
 
 
-def _first(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> str | None:
+def _first(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> str | None:
     return gallery.identify_faces(track[:1], recognizer, fpir=FPIR, limit=1)[0].subject
 
 
-def _names(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> Iterator[str | None]:
-    for answer in gallery.identify_faces(track, recognizer, fpir=FPIR, limit=1):
-        yield answer.subject
+def _names(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> list[str | None]:
+    answers = gallery.identify_faces(track, recognizer, fpir=FPIR, limit=1)
+    return [answer.subject for answer in answers]
 
 
-def _any(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> str | None:
+def _any(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> str | None:
     return next((name for name in _names(gallery, recognizer, track) if name), None)
 
 
-def _vote(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> str | None:
-    names = list(_names(gallery, recognizer, track))
+def _vote(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> str | None:
+    names = _names(gallery, recognizer, track)
     return max(set(names), key=names.count)
 
 
-def _direction(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> str | None:
-    best = sorted(track, key=lambda face: -face.quality.value)[:5]
-    fused = mien.fuse([face.embedding for face in best])
-    answer = decision.identify(
-        replace(best[0], embedding=fused), gallery.search(fused, 1), recognizer.bundle,
-        fpir=FPIR, gallery_size=len(gallery),
-    )  # fmt: skip
-    return answer.subject
-
-
-def _watched(
-    gallery: mien.Gallery, recognizer: mien.Recognizer, track: list[RecognizedFace]
-) -> str | None:
-    """The last word on the track; a name that was given and withdrawn counts too."""
+def _watched(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> str | None:
+    """The last name that was told; one that was given and withdrawn counts too."""
     watcher = Watcher(recognizer, gallery, fpir=FPIR)
     events = []
     for number, face in enumerate(track):
         events += watcher.see(number, number / 25, [face]).events
     events += watcher.finish()
     return next((event.subject for event in reversed(events) if event.subject), None)
+
+
+RULES: dict[str, Rule] = {
+    "the first face alone": _first,
+    "each face, any name counts": _any,
+    "each face, the most votes": _vote,
+    "mien watch": _watched,
+}
 
 
 if __name__ == "__main__":

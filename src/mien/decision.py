@@ -117,14 +117,16 @@ def nearness(centres: NDArray[np.float32], probes: NDArray[np.float32]) -> NDArr
 
 
 def demand(crowd: Crowd, probes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much more than an average face probes (n, dim) have to score, (n,); less if negative.
+    """How much more than a usual face probes (n, dim) have to score: (n,), at least 0.
 
     A face that resembles many people scores high against some of any gallery. Cohort
     normalisation (Auckenthaler and others, "Score normalization for text-independent speaker
     verification systems", 2000) subtracts from a score what strangers give for the same probe;
-    here the strangers are the centres of groups of people.
+    here the strangers are the centres of groups of people. No face gets by with less: one may lie
+    far from this crowd because its camera is another, and still near to others of that camera.
     """
-    more: NDArray[np.float64] = crowd.share * (nearness(crowd.centres, probes) - crowd.middle)
+    beyond = nearness(crowd.centres, probes) - crowd.usual
+    more: NDArray[np.float64] = crowd.share * np.maximum(0.0, beyond)
     return more
 
 
@@ -179,16 +181,19 @@ def identify(
 # ---------------------------------------------------------------------- one decision, asked again
 
 
-def spent(fpir: float, look: int) -> float:
-    """The FPIR at which look number `look` (from 1) at the same person may be decided.
+def repeated(fpir: float) -> float:
+    """The FPIR of each of many looks at one person that keeps `fpir` for all of them together.
 
-    Whoever is looked up again and again has many chances to be named wrongly. The shares 1/2, 1/6,
-    1/12, ... = 1 / (k (k + 1)) sum to 1, so by the union bound all looks together, however many
-    they become, name strangers at a rate of at most `fpir`.
+    Whoever is looked up again and again has many chances to be named wrongly, but the mean of the
+    scores of more and more faces wanders less and less: means of exchangeable scores are a reverse
+    martingale. By Doob's inequality for the excess over c, the largest mean ever reaches t with
+    probability at most E[(score - c)+] / (t - c). Where the logarithm of the false match rate falls
+    in a straight line or faster, as between operating points, the best c makes that e times the
+    rate of one score at t, however many looks there are. So each look has `fpir` / e.
     """
-    if look < 1:
-        raise InputError(f"looks are counted from 1, got {look}")
-    return fpir / (look * (look + 1))
+    if not 0 < fpir < 1:
+        raise InputError(f"a false positive identification rate lies between 0 and 1, got {fpir:g}")
+    return fpir / float(np.e)
 
 
 def steady(

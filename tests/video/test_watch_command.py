@@ -79,7 +79,7 @@ def test_a_line_of_json_an_event_and_a_film_with_names(
     target = tmp_path / "marked.mp4"
     status, out, err = run(place, "crossing.mp4", "--json", "--save", str(target))
     assert status == 0
-    assert "1 in 100 strangers get a name" in err
+    assert "1 in 100 strangers reach that" in err
     events = rows(out)
     assert all(set(event) == FIELDS for event in events)
     ended = {row["track"]: row for row in events if row["event"] == "ended"}

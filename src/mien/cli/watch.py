@@ -200,12 +200,11 @@ def _explain(gallery: Gallery, recognizer: Recognizer, fpir: float) -> None:
         _say("nobody is enrolled yet, so everybody is unknown")
         return
     point = decision.identification_point(
-        recognizer.bundle.search_points, decision.spent(fpir, 1), size, recognizer.contract
+        recognizer.bundle.search_points, decision.repeated(fpir), size, recognizer.contract
     )
     click.echo(
-        f"A name needs about {point.threshold:.3f} at the first look and a little more at each "
-        f"further one: with {counted(size, 'template')} enrolled, {one_in(fpir)} strangers get "
-        f"a name.",
+        f"A name needs about {point.threshold:.3f}: with {counted(size, 'template')} enrolled, "
+        f"{one_in(fpir)} strangers reach that, however long they are watched.",
         err=True,
     )
 

@@ -61,11 +61,11 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.css": ("app.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 
 
@@ -114,8 +114,9 @@ async def _save_now_and_then(service: Service) -> None:
 
 
 def _serve_page(app: FastAPI) -> None:
-    for address, (name, kind) in _PAGE.items():
-        content = resources.files("mien.server").joinpath("web", name).read_bytes()
+    for file in resources.files("mien.server").joinpath("web").iterdir():
+        address = "/" if file.name == "index.html" else f"/{file.name}"
+        content, kind = file.read_bytes(), _KINDS[Path(file.name).suffix]
 
         async def page(request: Request, content: bytes = content, kind: str = kind) -> Response:
             return Response(content, headers={"Content-Type": kind})
@@ -185,6 +186,9 @@ class _Frame:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -227,6 +231,15 @@ class _Frame:
                 "request", method=scope["method"], route=route, status=status,
                 ms=round(1000 * seconds, 1), key=scope.get("state", {}).get("key"),
             )  # fmt: skip
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A socket is refused as a request would be; a page elsewhere cannot open one."""
+        if self._refusal(scope) is not None:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
+            return
+        _keep_segments_whole(scope)
+        await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         """Why this request is not even looked at.

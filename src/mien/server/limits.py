@@ -63,9 +63,10 @@ class Doors:
 
 
 class Places:
-    """A number of places for pictures, waiting or at work."""
+    """A number of places for pictures, waiting or at work, or for something else."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, what: str = "pictures") -> None:
+        self._what = what
         self._lock = threading.Lock()
         self._count = count
         self._taken = 0
@@ -79,7 +80,9 @@ class Places:
         """So many places at once, or none. Raises `Overloaded`."""
         with self._lock:
             if self._taken + wanted > max(self._count, wanted if not self._taken else 0):
-                raise Overloaded("as many pictures are in work as this server takes", _after(1))
+                raise Overloaded(
+                    f"as many {self._what} are in work as this server takes", _after(1)
+                )
             self._taken += wanted
         try:
             yield

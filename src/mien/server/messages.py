@@ -42,6 +42,14 @@ class Pictures(Message):
     )
 
 
+class LiveRequest(Message):
+    """The first message of a live camera. `key` is needed unless a header brought it."""
+
+    key: str | None = Field(default=None, max_length=200)
+    fpir: float = Field(default=1e-2, gt=0, lt=1, description="For each track, not each frame.")
+    liveness: bool = Field(default=False, description="Whether faces are checked for liveness.")
+
+
 class Probes(Message):
     """Vectors to be looked up, as `embed` gives them, and the contract that made them."""
 
@@ -204,6 +212,70 @@ class Identifications(Message):
     images: list[PictureOf[IdentifiedFace]]
 
 
+class LivenessAnswer(Message):
+    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
+
+    live: bool
+    score: float = Field(ge=0, le=1)
+    threshold: float
+    apcer: float = Field(description="Share of attacks that pass.")
+    bpcer: float = Field(description="Share of real faces that do not pass.")
+    protocol: str
+
+
+class LiveReady(Message):
+    """The answer to the first message: frames may come."""
+
+    kind: Literal["ready"] = "ready"
+    gallery: Name
+    gallery_size: int
+    fpir: float
+    frame_bytes: int = Field(description="The largest frame that is taken.")
+
+
+class LiveTrack(Message):
+    """Somebody who is followed. `state` is "looking" until there is a decision."""
+
+    track: int
+    box: BoxSides
+    quality: float | None = Field(description="Of the face on this frame; null if none was found.")
+    state: Literal["looking", "named", "unknown"]
+    subject: Name | None
+    score: Score
+    threshold: Score | None
+    fmr_at_score: float | None
+    fpir_at_score: float | None
+    candidates: list[Candidate]
+    faces: int = Field(description="Faces so far that were good enough to be looked up.")
+    liveness: LivenessAnswer | None = Field(
+        description="Over the faces so far; null unless it was asked for and has a model here."
+    )
+
+
+class LiveEvent(Message):
+    """Something was decided about a track, as `mien watch` tells it."""
+
+    event: Literal["decided", "ended"]
+    track: int
+    first_frame: int
+    last_frame: int
+    subject: Name | None
+    score: Score
+
+
+class LiveScene(Message):
+    """The answer to a frame."""
+
+    kind: Literal["scene"] = "scene"
+    frame: int = Field(description="Which frame: they are counted from 0 as they arrive.")
+    dropped: int = Field(description="Frames so far that newer ones replaced.")
+    width: int
+    height: int
+    seconds: float = Field(description="From the arrival of the frame to this answer.")
+    tracks: list[LiveTrack]
+    events: list[LiveEvent]
+
+
 class SearchReply(Message):
     """For each vector the people most like it, best first. No threshold is applied."""
 
@@ -232,17 +304,6 @@ class LikelyLabel(Message):
     label: str
     probability: float = Field(ge=0, le=1)
     probabilities: dict[str, float]
-
-
-class LivenessAnswer(Message):
-    """Whether a face is a person or a picture of one, and how often such an answer is wrong."""
-
-    live: bool
-    score: float = Field(ge=0, le=1)
-    threshold: float
-    apcer: float = Field(description="Share of attacks that pass.")
-    bpcer: float = Field(description="Share of real faces that do not pass.")
-    protocol: str
 
 
 class AnalysedFace(FoundFace):
@@ -342,6 +403,13 @@ class Enrolment(SubjectReply):
     """A person after an enrolment, and what became of each picture."""
 
     images: list[EnrolledImage]
+
+
+class Negatives(Message):
+    """Pictures of somebody who was taken for a person and is not."""
+
+    subject: Name
+    added: int
 
 
 class SubjectRow(Message):

@@ -70,6 +70,7 @@ def configured(
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
+        ws_max_size=app.state.service.settings.frame_bytes,
         limit_concurrency=1000,  # connections: beyond, a plain 503
     )
 

@@ -62,6 +62,7 @@ class Service:
         self.reviews = Reviews(settings.reviews)
         self.doors = Doors(settings)
         self.places = Places(settings.queue)
+        self.cameras = Places(settings.cameras, "cameras")
         self.metrics = Metrics()
         self._vision = Vision(self._describe, recognizer.threads, self.metrics.embedded)
         self._store = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="mien-store")

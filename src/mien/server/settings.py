@@ -18,7 +18,8 @@ class Settings:
     and width x height of each. `upload_seconds` is how long its body may take to arrive. `queue` is
     how many requests, and how many pictures, may be waiting or at work in all; `concurrency` is how
     many requests one key may have there, and `rate` how many a second it may send on average
-    (`burst` at once).
+    (`burst` at once). `cameras` is how many live cameras may be connected, `frame_bytes` the size
+    of one frame of theirs.
     """
 
     keys: Path | None = None
@@ -34,3 +35,5 @@ class Settings:
     concurrency: int = 16
     rate: float = 100.0
     burst: int = 200
+    cameras: int = 8
+    frame_bytes: int = 4_000_000

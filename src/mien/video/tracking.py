@@ -59,6 +59,18 @@ def resemblance(points: Sequence[OperatingPoint], contract: str) -> Callable[[fl
 
     Raises `NoOperatingPoint` when the model was never measured.
     """
+    even, sure = _landmarks(points, contract)
+    return lambda score: float(np.clip((score - even) / (sure - even), -1.0, 1.0))
+
+
+def all_but_the_same(points: Sequence[OperatingPoint], contract: str) -> float:
+    """The score of two faces of one person that hardly differ, as on neighbouring frames: three
+    quarters of the way from where `resemblance` is 1 to identical."""
+    return 0.25 * _landmarks(points, contract)[1] + 0.75
+
+
+def _landmarks(points: Sequence[OperatingPoint], contract: str) -> tuple[float, float]:
+    """Where both errors are equally likely, and where false matches are ten times rarer."""
     if not points:
         raise NoOperatingPoint(contract, 0.01, None)
     ordered = sorted(points, key=lambda point: point.threshold)
@@ -66,8 +78,7 @@ def resemblance(points: Sequence[OperatingPoint], contract: str) -> Callable[[fl
     even = float(np.interp(0.0, excess, [point.threshold for point in ordered]))
     rarer = max(decision.impostor_rate(points, even) / 10, min(point.fmr for point in points))
     sure = decision.operating_point(points, rarer, contract).threshold
-    width = max(sure - even, 1e-6)
-    return lambda score: float(np.clip((score - even) / width, -1.0, 1.0))
+    return even, max(sure, even + 1e-6)
 
 
 def assign(affinity: Affinity) -> list[tuple[int, int]]:

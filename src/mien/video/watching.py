@@ -2,41 +2,48 @@
 
 **What repeating does to the error rate.** The promise is per track: of the strangers that pass, at
 most a share `fpir` is ever given a name. A track that is looked up again and again has many chances
-to be wrong, so each look spends a part of `fpir`: look k is decided at `fpir / (k (k + 1))`, the
-shares sum to `fpir` however many there are (a union bound, as in sequential tests that spend alpha:
-Lan and DeMets, 1983), and looks come when the number of faces has doubled, so even an hour has few.
+to be wrong, but far fewer than that many independent ones: `decision.repeated` bounds them all
+together by a factor of e, so each look is decided at `fpir` / e. Looks come at 2, 4, 8 good faces,
+then after every 8, and at the end.
 
-**What fusing does to the scores.** Thresholds were measured between single faces. The direction of
-a mean of faces is nearer to everybody, strangers too, so its scores would exceed what the
-thresholds promise. The score of a track is therefore the mean of the scores of its faces, which
-stays on the scale of the thresholds: the score of the direction times the length of the mean.
+**What fusing does to the scores.** Thresholds were measured between single faces. The mean of
+several vectors of a person points to what they have in common with everybody too, so its scores are
+higher, those against strangers included; what resembling many people demands of a probe
+(`decision.demand`) rises with them. docs/results-video.md has what was measured on LFW.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from mien import decision
-from mien.embedding import mean_direction
+from mien.embedding import fuse, mean_direction
 from mien.errors import InputError
-from mien.gallery import MIN_QUALITY, Gallery
+from mien.gallery import MIN_QUALITY
 from mien.geometry import Boxes, giou
 from mien.recognition import Recognizer, ordered_map
-from mien.types import Box, Embedding, Identification, RecognizedFace
+from mien.types import Box, Embedding, Identification, Match, RecognizedFace
 from mien.video.reading import VideoFrame
-from mien.video.tracking import Affinity, Motion, assign, resemblance
+from mien.video.tracking import (
+    Affinity,
+    Motion,
+    all_but_the_same,
+    assign,
+    resemblance,
+)
 
 KEPT = 5
-"""Faces of a track that are fused: its best by quality."""
+"""Faces of a track that are fused: its best by quality, no two of them all but the same."""
 
 CONFIRMED = 2
 """Detections before a face is believed to be a track: detectors err once, seldom twice."""
 
-STRANGER_LOOKS = 3
-"""Looks without a name after which a track is announced as unknown: it had 8 good faces then."""
+STRANGER_FACES = 8
+"""Good faces without a name after which a track is announced as unknown."""
 
+_OFTEN = 8  # good faces after which a track is looked up again: somebody may have been enrolled
 _CANDIDATES = 5
 
 
@@ -129,6 +136,14 @@ def watch(
         yield frame, watcher.see(frame.index, frame.time, faces)
 
 
+class Enrolled(Protocol):
+    """What a watcher asks of a gallery; a `Gallery` is one."""
+
+    def require(self, contract: str) -> None: ...
+    def search(self, probe: Embedding, limit: int) -> list[Match]: ...
+    def __len__(self) -> int: ...
+
+
 class Watcher:
     """Follows the people in front of one source and decides who each is, against a gallery.
 
@@ -141,7 +156,7 @@ class Watcher:
     def __init__(
         self,
         recognizer: Recognizer,
-        gallery: Gallery,
+        gallery: Enrolled,
         *,
         fpir: float = 1e-2,
         patience: float = 2.0,
@@ -154,7 +169,9 @@ class Watcher:
         self._patience = patience
         self._contract = recognizer.contract
         self._bundle = recognizer.bundle
-        self._alike = resemblance(self._bundle.operating_points, self._contract)
+        points = self._bundle.operating_points
+        self._alike = resemblance(points, self._contract)
+        self._same = all_but_the_same(points, self._contract)
         self._tracks: list[_Track] = []
         self._ids = 0
 
@@ -179,7 +196,9 @@ class Watcher:
         for number, i in pairs:
             self._tracks[number].add(faces[i], frame, time)
         known = {i for _, i in pairs}
-        self._tracks += [_Track(f, frame, time) for i, f in enumerate(faces) if i not in known]
+        self._tracks += [
+            _Track(face, frame, time, self._same) for i, face in enumerate(faces) if i not in known
+        ]
         events: list[Event] = []
         for track in [track for track in self._tracks if self._gone(track, time)]:
             self._tracks.remove(track)
@@ -215,27 +234,17 @@ class Watcher:
         return unconfirmed or time - track.motion.time > self._patience
 
     def _look(self, track: "_Track") -> None:
-        """Look a track up, unless nothing better came since the last time."""
-        while track.due <= track.usable:
-            track.due *= 2
-        if track.kept == track.looked_at:
-            return
-        track.looked_at = list(track.kept)
-        track.looks += 1
-        mean = np.stack([face.embedding.vector for face in track.kept]).mean(axis=0)
-        length = float(np.linalg.norm(mean))
-        probe = Embedding((mean / length).astype(np.float32), self._contract)
-        found = self._gallery.search(probe, _CANDIDATES)
-        # Not a unit vector: what it scores, and what it resembles, is the mean over the looks.
-        whole = Embedding(mean, self._contract)
+        """Look a track up by its best faces."""
+        track.due = track.usable + min(track.usable, _OFTEN)
+        probe = fuse([face.embedding for face in track.kept])
         answer = decision.identify(
-            replace(track.kept[0], embedding=whole),
-            [replace(match, score=match.score * length) for match in found],
+            replace(track.kept[0], embedding=probe),
+            self._gallery.search(probe, _CANDIDATES),
             self._bundle,
-            fpir=decision.spent(self._fpir, track.looks),
+            fpir=decision.repeated(self._fpir),
             gallery_size=len(self._gallery),
         )
-        track.answer = decision.steady(track.answer, answer, self._bundle, whole)
+        track.answer = decision.steady(track.answer, answer, self._bundle, probe)
 
     def _end(self, track: "_Track") -> list[Event]:
         if not track.id:
@@ -252,14 +261,14 @@ def _boxes(boxes: Sequence[Box]) -> Boxes:
 class _Track:
     """What is known of one track; it changes with every detection."""
 
-    def __init__(self, face: RecognizedFace, frame: int, time: float) -> None:
+    def __init__(self, face: RecognizedFace, frame: int, time: float, same: float) -> None:
+        self._same = same
         self.id = 0  # not confirmed yet
         self.motion = Motion(face.face.box, time)
         self.first_frame, self.first_time = frame, time
-        self.sightings = self.usable = self.looks = 0
+        self.sightings = self.usable = 0
         self.due = 2
         self.kept: list[RecognizedFace] = []
-        self.looked_at: list[RecognizedFace] = []
         self.answer: Identification | None = None
         self._said: set[str | None] | None = None
         self.add(face, frame, time)
@@ -272,7 +281,19 @@ class _Track:
         if face.quality.value >= MIN_QUALITY:
             self.usable += 1
             self.latest = face
-            self.kept = sorted([*self.kept, face], key=lambda f: -f.quality.value)[:KEPT]
+            self.kept = self._best([*self.kept, face])
+
+    def _best(self, faces: list[RecognizedFace]) -> list[RecognizedFace]:
+        """The best by quality, best first, without those all but the same as a better one.
+
+        Neighbouring frames show the same face again, and say nothing new of who it is.
+        """
+        best: list[RecognizedFace] = []
+        for face in sorted(faces, key=lambda face: -face.quality.value):
+            vector = face.embedding.vector
+            if all(float(other.embedding.vector @ vector) < self._same for other in best):
+                best.append(face)
+        return best[:KEPT]
 
     @property
     def there(self) -> bool:
@@ -291,7 +312,7 @@ class _Track:
         """What is to be told of it now."""
         subject = self.answer.subject if self.answer else None
         events = []
-        if (final or subject or self.looks >= STRANGER_LOOKS) and self._said != {subject}:
+        if (final or subject or self.usable >= STRANGER_FACES) and self._said != {subject}:
             self._said = {subject}
             events.append(self._event("decided"))
         return [*events, self._event("ended")] if final else events

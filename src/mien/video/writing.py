@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from mien.errors import InputError, MissingExtra
+from mien.images import StrPath
 from mien.types import Image
 
 _TICKS = 1000  # a second
@@ -20,13 +21,13 @@ class Film:
     Raises `InputError` when the file cannot be written, `MissingExtra` without PyAV.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         try:
             import av
         except ModuleNotFoundError as error:
             raise MissingExtra("writing video", "video") from error
         av.logging.set_level(None)
-        self._path = path
+        self._path = path = Path(path)
         self._stream: Any = None
         self._last = -1
         try:

@@ -8,6 +8,8 @@ from mien.server.routes import (
     attributes,
     galleries,
     groups,
+    live,
+    negatives,
     recognition,
     reviews,
     search,
@@ -15,7 +17,9 @@ from mien.server.routes import (
     subjects,
 )
 
-PARTS = (recognition, attributes, groups, galleries, subjects, search, reviews, status)
+PARTS = (
+    recognition, attributes, groups, galleries, subjects, negatives, search, reviews, live, status,
+)  # fmt: skip
 """Their routes are put into the app itself: routers in routers are searched anew at every level."""
 
 ROUTES = [route for part in PARTS for route in part.router.routes]

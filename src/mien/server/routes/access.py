@@ -36,7 +36,8 @@ Serving = Annotated[Service, Depends(_service)]
 
 
 def with_slashes(name: str) -> str:
-    return name.replace("\0", "/")  # see `app._keep_segments_whole`
+    """A name from an address, with the slashes that `app._keep_segments_whole` hid."""
+    return name.replace("\0", "/")
 
 
 async def _gallery_name(gallery: Annotated[str, Path(max_length=600, examples=["staff"])]) -> str:
@@ -53,18 +54,22 @@ GalleryName = Annotated[str, Depends(_gallery_name)]
 SubjectName = Annotated[str, Depends(_subject_name)]
 
 
+def admit(service: Service, key: Key, role: Role, gallery: str | None) -> None:
+    """Count a request of a key, and refuse it unless the key has the role and opens the gallery."""
+    service.doors.knock(key.id)
+    if gallery is not None and not key.opens(with_slashes(gallery)):
+        raise NotAllowed("this key does not open this gallery")
+    if not key.may(role):
+        raise NotAllowed(f"this key may {key.role}; the request needs one that may {role}")
+
+
 def allow(role: Role) -> Callable[..., AsyncIterator[Key]]:
     """A dependency that lets requests in whose key has this role and opens the gallery named."""
 
     async def enter(request: Request, service: Serving) -> AsyncIterator[Key]:
         key = service.who(request.headers.get("authorization"))
         request.state.key = key.id
-        service.doors.knock(key.id)
-        gallery = request.path_params.get("gallery")
-        if gallery is not None and not key.opens(with_slashes(gallery)):
-            raise NotAllowed("this key does not open this gallery")
-        if not key.may(role):
-            raise NotAllowed(f"this key may {key.role}; the request needs one that may {role}")
+        admit(service, key, role, request.path_params.get("gallery"))
         with service.doors.enter(key.id):
             yield key
 

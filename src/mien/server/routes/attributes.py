@@ -51,7 +51,7 @@ def _analysed(seen: Analysis) -> m.AnalysedFace:
         gender=_likely(seen.gender),
         expression=_likely(seen.expression),
         ethnicity=_likely(seen.ethnicity),
-        liveness=_liveness(seen.liveness),
+        liveness=liveness_answer(seen.liveness),
     )
 
 
@@ -73,7 +73,8 @@ def _likely(found: Category | None) -> m.LikelyLabel | None:
     )
 
 
-def _liveness(found: Liveness | None) -> m.LivenessAnswer | None:
+def liveness_answer(found: Liveness | None) -> m.LivenessAnswer | None:
+    """Whether a face is alive, as a part of a reply."""
     if found is None:
         return None
     point = found.operating_point
