@@ -94,7 +94,7 @@ def measures(face: Face, aligned: AlignedFace) -> dict[str, float]:
         4 * middle[1:-1, 1:-1] - middle[:-2, 1:-1] - middle[2:, 1:-1] - middle[1:-1, :-2]
         - middle[1:-1, 2:]
     )  # fmt: skip
-    eyes = min(float(down[15:25, 11:25].mean()), float(down[15:25, 39:53].mean()))
+    eyes = float(min(down[15:25, 11:25].mean(), down[15:25, 39:53].mean()))
     pose = head_pose(face.landmarks)
     return {
         "detector unsure": math.log10(max(1 - face.confidence, 1e-5)),
