@@ -268,6 +268,7 @@ def _digest_of(template: Template) -> str:
 
 
 def etag(templates: Sequence[Template]) -> str:
+    """Names the state of a person, for `If-Match`."""
     state = " ".join(f"{template.id}" for template in templates)
     return f'"{hashlib.sha256(state.encode()).hexdigest()[:16]}"'
 
