@@ -2,12 +2,14 @@
 
     python benchmarks/server.py [--data ../shared/data] [--seconds 5] [--rounds 3] [--soak 0]
 
-The same pictures are recognised by the library called in a loop with one thread a processor, and
-by a server on loopback that is driven from another process, turn about: in pictures a second, and
-in processor time a picture, which other programs on the machine disturb less. Then the latency at
+The faces of the same pictures are identified among the same 100 people by the library called in a
+loop with one thread a processor, and by a server on loopback that is driven from another process
+on the same processors, turn about: in pictures a second, and in processor time a picture, which
+other programs on the machine disturb less. Then the latency at
 half that load, and what embedding faces of several requests together could gain at most.
-`--soak N` ends with N minutes of mixed load: resident memory, and every acknowledged person
-present.
+`--soak N` ends with N minutes of mixed load (30 for the figure of the design): resident memory, and
+every acknowledged person present, also after the server is killed in the middle of enrolments.
+`--data` may be a folder of JPEGs.
 """
 
 import argparse
@@ -40,6 +42,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--attach", nargs=4, type=float, metavar=("PORT", "PID", "RATE", "FIRST"),
+                        help="soak a server that runs, from the person FIRST on")  # fmt: skip
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     pictures = load(options.data)
@@ -48,16 +52,37 @@ def main() -> None:
         done = drive(int(port), pictures, int(clients), float(seconds))
         print(len(done) / float(seconds))
         return
+    if options.attach:
+        port, pid, rate, first = options.attach
+        kept = soak(int(port), int(pid), pictures, rate, options.soak, int(first))
+        print(f"{len(kept)} people acknowledged, {missing(int(port), kept)} missing")
+        return
     recognizer = mien.load()
     print(f"{len(pictures)} pictures, {recognizer.threads} threads, "
           f"{recognizer.bundle.id} on {os.cpu_count()} processors")  # fmt: skip
     batching(recognizer, pictures)
-    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as (port, process):
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, recognizer, pictures, Path(folder))
+
+
+def measure(
+    options: argparse.Namespace, recognizer: mien.Recognizer, pictures: list[bytes], folder: Path
+) -> None:
+    """The server against the library, and what was asked for besides."""
+    with (
+        serve(folder) as (port, process),
+        mien.open_gallery(folder / "library.mien") as gallery,
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for number, picture in enumerate(pictures[:100]):
+            path = f"/v1/galleries/people/subjects/p{number}?choose=largest"
+            request(connection, "PUT", path, picture)
+            gallery.enroll(f"p{number}", picture, recognizer, choose=mien.largest)
         single = alone(port, pictures)
         ratios, work, library = [], [], 0.0
         for number in range(1, options.rounds + 1):
             spent = time.process_time()
-            library = in_a_loop(recognizer, pictures, options.seconds)
+            library = in_a_loop(gallery, recognizer, pictures, options.seconds)
             ours = (time.process_time() - spent) / (library * options.seconds)
             spent = processor_time(process.pid)
             server = driven(options.data, port, 4 * recognizer.threads, options.seconds)
@@ -76,13 +101,18 @@ def main() -> None:
         print(f"half load, {rate:.0f}/s: median {1e3 * statistics.median(latencies):.0f} ms, "
               f"p99 {1e3 * p99:.0f} ms; one picture alone {1e3 * single:.0f} ms, "
               f"p99 is {p99 / single:.1f}x")  # fmt: skip
+        acknowledged: set[int] = set()
         if options.soak:
-            soak(port, process.pid, pictures, rate, options.soak)
+            acknowledged = soak(port, process.pid, pictures, rate, options.soak)
+            print(f"{len(acknowledged)} people acknowledged, {missing(port, acknowledged)} missing")
+    if options.soak:
+        killed_in_work(folder, pictures, acknowledged)
 
 
 def load(data: Path) -> list[bytes]:
-    """200 portraits of LFW, else the two that come with mien."""
+    """200 portraits of LFW, or whatever lies in the folder, else the two that come with mien."""
     files = sorted((data / "lfw" / "lfw-deepfunneled").glob("*/*_0001.jpg"))[:200]
+    files = files or sorted(data.glob("*.jpg"))[:200]
     if not files:
         folder = Path(str(resources.files("mien").joinpath("bundled", "pictures")))
         files = sorted(folder.glob("*.jpg"))
@@ -115,12 +145,18 @@ def batching(recognizer: mien.Recognizer, pictures: list[bytes]) -> None:
           f"{100 * (alone - together) / (detecting + alone):.1f}% of the work")  # fmt: skip
 
 
-def in_a_loop(recognizer: mien.Recognizer, pictures: list[bytes], seconds: float) -> float:
+def in_a_loop(
+    gallery: mien.Gallery, recognizer: mien.Recognizer, pictures: list[bytes], seconds: float
+) -> float:
     """Pictures a second of the library."""
     end = time.perf_counter() + seconds
     endless = (pictures[i % len(pictures)] for i in count())
+
+    def work(picture: bytes) -> object:
+        return gallery.identify(picture, recognizer)
+
     start, done = time.perf_counter(), 0
-    for _ in ordered_map(recognizer.recognize, endless, recognizer.threads):
+    for _ in ordered_map(work, endless, recognizer.threads):
         done += 1
         if time.perf_counter() > end:
             break
@@ -184,18 +220,27 @@ def alone(port: int, pictures: list[bytes]) -> float:
     return statistics.median(latencies)
 
 
-def soak(port: int, pid: int, pictures: list[bytes], rate: float, minutes: float) -> None:
-    """Mixed load at `rate`: searches, and enrolments of which one in ten is erased again."""
+def soak(
+    port: int, pid: int, pictures: list[bytes], rate: float, minutes: float, first: int = 0
+) -> set[int]:
+    """Mixed load at `rate`: searches, one in five an enrolment, of which one in ten is erased.
+
+    People are named by numbers from `first` on. Returns those acknowledged and not erased.
+    """
     acknowledged: set[int] = set()
-    begin, early = time.perf_counter(), 0
+    begin, early, told = time.perf_counter(), 0, 0
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    for number in count():
+    for number in count(first):
         now = time.perf_counter() - begin
         if now > 60 * minutes:
             break
+        if now > 60 * told:
+            print(f"minute {told}: resident {resident(pid) / 1e6:.0f} MB, "
+                  f"{number - first} requests", flush=True)  # fmt: skip
+            told += 1
         if not early and now > 60 * min(5.0, minutes / 2):
             early = resident(pid)
-        time.sleep(max(0.0, number / rate - now))
+        time.sleep(max(0.0, (number - first) / rate - now))
         picture = pictures[number % len(pictures)]
         subject = f"/v1/galleries/people/subjects/{number}"
         if number % 5 == 0:
@@ -203,16 +248,51 @@ def soak(port: int, pid: int, pictures: list[bytes], rate: float, minutes: float
                 acknowledged.add(number)
             if number % 50 == 0 and request(connection, "DELETE", subject, None) == 200:
                 acknowledged.discard(number)
+        elif number % 5 == 1:
+            request(connection, "POST", "/v1/group", picture)
         else:
             identify(connection, picture)
     late = resident(pid)
-    missing = [
-        n for n in acknowledged
-        if request(connection, "GET", f"/v1/galleries/people/subjects/{n}", None) != 200
-    ]  # fmt: skip
-    print(f"soak of {minutes:g} minutes: resident memory {early / 1e6:.0f} MB, then "
-          f"{late / 1e6:.0f} MB ({100 * (late - early) / early:+.1f}%); "
-          f"{len(acknowledged)} people acknowledged, {len(missing)} missing")  # fmt: skip
+    print(f"soak of {minutes:g} minutes at {rate:.0f}/s: resident {early / 1e6:.0f} MB, then "
+          f"{late / 1e6:.0f} MB ({100 * (late - early) / early:+.1f}%)")  # fmt: skip
+    return acknowledged
+
+
+def missing(port: int, acknowledged: set[int]) -> int:
+    """How many of the people who were acknowledged are not there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    path = "/v1/galleries/people/subjects"
+    return sum(request(connection, "GET", f"{path}/{n}", None) != 200 for n in acknowledged)
+
+
+def killed_in_work(folder: Path, pictures: list[bytes], acknowledged: set[int]) -> None:
+    """Kill a server that four clients enrol at; then look who is there."""
+    lock = threading.Lock()
+    with serve(folder) as (port, process):
+        numbers = count(10_000_000)
+
+        def client() -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            for number in numbers:
+                path = f"/v1/galleries/people/subjects/{number}/images?choose=largest"
+                try:
+                    done = request(connection, "POST", path, pictures[number % len(pictures)])
+                except (OSError, http.client.HTTPException):
+                    return
+                if done == 201:
+                    with lock:
+                        acknowledged.add(number)
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(5)
+        process.kill()
+        for thread in threads:
+            thread.join()
+    with serve(folder) as (port, _):
+        print(f"killed in the middle of enrolments and started again: {len(acknowledged)} people "
+              f"acknowledged, {missing(port, acknowledged)} missing")  # fmt: skip
 
 
 def identify(connection: http.client.HTTPConnection, picture: bytes) -> None:
@@ -258,8 +338,8 @@ def serve(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "galleries").mkdir()
-    code = 'import sys, os; sys.setswitchinterval(float(os.environ.get("MIEN_SWITCH", 5)) / 1000); from mien.cli import main; main()'
+    (folder / "galleries").mkdir(exist_ok=True)
+    code = "from mien.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", "--port", str(port), "--gallery",
          str(folder / "galleries"), "--rate", "100000", "--no-keys"],

@@ -1,5 +1,7 @@
 """Where a head points, from five landmarks."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,17 +27,27 @@ def head_pose(landmarks: Landmarks) -> Pose:
     what that costs. Landmarks that all lie in one place give a pose of zeros.
     """
     points = landmarks.points.astype(np.float64)
-    across, down = (_SOLVE @ (points - points.mean(axis=0))).T  # scaled rows of the rotation
-    scale = np.linalg.norm(across) + np.linalg.norm(down)
-    if scale == 0:
+    rows = _SOLVE @ (points - points[2])  # a shift changes nothing: _SOLVE sums to 0
+    (ax, bx), (ay, by), (az, bz) = rows.tolist()  # two scaled rows of the rotation: a, b
+    aa, ab, bb = (
+        ax * ax + ay * ay + az * az,
+        ax * bx + ay * by + az * bz,
+        bx * bx + by * by + bz * bz,
+    )
+    root = math.sqrt(max(aa * bb - ab * ab, 0.0))
+    if root <= 1e-12 * (aa + bb):
         return Pose(0.0, 0.0, 0.0)
-    # The nearest pair of orthogonal rows of equal length (polar decomposition).
-    u, _, v = np.linalg.svd(np.stack([across, down]), full_matrices=False)
-    rows = u @ v
-    forward = np.cross(rows[0], rows[1])
-    # Columns of the rotation are where the axes of the head point; it looks along its -z.
-    x, y, z = -rows[0, 2], -rows[1, 2], -forward[2]
-    yaw = np.degrees(np.arctan2(x, -z))
-    pitch = np.degrees(np.arctan2(-y, np.hypot(x, z)))
-    roll = np.degrees(np.arctan2(rows[1, 0], rows[0, 0]))
-    return Pose(float(yaw), float(pitch), float(roll))
+    # The nearest two rows at right angles and of length one (polar decomposition): the inverse
+    # square root of the matrix [aa ab; ab bb], which for two by two needs no eigenvalues.
+    share = root * math.sqrt(aa + bb + 2 * root)
+    p, q, r = (bb + root) / share, -ab / share, (aa + root) / share
+    ax, ay, az, bx, by, bz = (
+        p * ax + q * bx, p * ay + q * by, p * az + q * bz,
+        q * ax + r * bx, q * ay + r * by, q * az + r * bz,
+    )  # fmt: skip
+    # The head looks along its -z axis: towards (-az, -bz, -(a x b)z) in the picture.
+    ahead = ax * by - ay * bx
+    yaw = math.atan2(-az, ahead)
+    pitch = math.atan2(bz, math.hypot(az, ahead))
+    roll = math.atan2(bx, ax)
+    return Pose(math.degrees(yaw), math.degrees(pitch), math.degrees(roll))

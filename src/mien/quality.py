@@ -1,59 +1,134 @@
 """How usable a face is for recognition, and what limits it.
 
-Each measure is a ramp from 0 (useless) to 1 (nothing to wish for); the quality of a face is that
-of its weakest measure, so a reader can always be told why. The ramps are first estimates, not yet
-fitted to error rates.
+Each measure costs something: how much likelier, in log-odds, a face that is poor in this respect is
+missed when it is compared with another picture of the same person. The costs add up, and quality is
+the chance that remains of being recognised. The costs were fitted to error rates
+(benchmarks/quality.py --fit), each so that it only grows as its measure gets worse.
 """
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
+from mien.geometry import transform_points
+from mien.pose import head_pose
 from mien.types import AlignedFace, Face, Quality
 
-LIMITING = 0.5  # a measure below this is named as a reason
+SIDE = 64
+FRAME = np.array(
+    [[17.74, 19.635], [45.53, 19.575], [31.205, 35.93], [19.745, 49.43], [42.62, 49.425]]
+)
+"""Where the landmarks lie in the grey square that measures are taken on, whatever the embedder."""
+
+_CENTRE = FRAME.mean(axis=0)
+_SPREAD = FRAME - _CENTRE
+
+BASE = -3.06
+"""Log-odds that a face without any fault is missed, at FMR 1e-3, against a typical picture."""
+
+COSTS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "detector unsure": ((-3.5, -3, -2.5, -2, -1, 0), (0, 0.23, 0.71, 1.2, 2.17, 3.59)),
+    "turned away": ((15, 25, 35, 90), (0, 0.09, 0.18, 2.41)),
+    "raised or lowered": ((10, 20, 30, 60), (0, 0.41, 1.3, 3.98)),
+    "landmarks do not fit": ((0.15, 0.2, 0.25, 0.5), (0, 0.33, 0.66, 4.97)),
+    "blurred": ((-6, -3.5, -3, -2.5), (12.26, 2.33, 0.34, 0)),
+    "noisy": ((-2.6, -2.2, -1.8, -1.4, 0), (0, 0.15, 1.41, 2.74, 8.54)),
+    "eyes unclear": ((-6, -3, -2.4, -1.8, -1.4, -1), (1.73, 0.69, 0.49, 0.28, 0.14, 0)),
+    "mouth unclear": ((-6, -2.5, -2, -1.5, -1), (1.42, 0.3, 0.2, 0.1, 0)),
+    "too bright": ((190, 205, 220, 235, 255), (0, 0.92, 1.83, 2.75, 3.97)),
+    "low contrast": ((1, 2.8, 3.4, 3.9, 4.3), (0.26, 0.12, 0.07, 0.03, 0)),
+}
+"""For each reason the values of its measure (see `measures`), ascending, and what each costs."""
+
+NAMED = math.log(2)
+"""A measure that at least doubles the odds of being missed is named as a reason."""
 
 
 def assess(face: Face, aligned: AlignedFace) -> Quality:
-    """The quality of a face in [0, 1] from its detection and its aligned crop."""
-    grey: NDArray[np.float32] = aligned.pixels.astype(np.float32) @ _LUMA
-    measures = {
-        "too small": _ramp(min(face.box.width, face.box.height), 12, 64),
-        "detector unsure": _ramp(face.confidence, 0.4, 0.95),
-        "turned away": _ramp(_yaw(face), 1.0, 0.35),
-        "landmarks do not fit": _ramp(aligned.residual, 0.35, 0.12),
-        "blurred": _ramp(_sharpness(grey), 0.5, 3.0),
-        "too dark": _ramp(float(grey.mean()), 15, 60),
-        "too bright": _ramp(float(grey.mean()), 250, 215),
-        "low contrast": _ramp(float(grey.std()), 5, 25),
-    }
-    reasons = sorted((n for n, v in measures.items() if v < LIMITING), key=measures.__getitem__)
-    return Quality(min(measures.values()), tuple(reasons))
+    """The quality of a face in [0, 1] from its detection and its aligned crop.
 
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
-def _ramp(value: float, worst: float, best: float) -> float:
-    """0 at or beyond `worst`, 1 at or beyond `best`, straight in between."""
-    return float(np.clip((value - worst) / (best - worst), 0.0, 1.0))
-
-
-def _yaw(face: Face) -> float:
-    """How far the nose lies from the middle of the eyes, as a share of half their distance.
-
-    About 0 for a frontal face and 1 when the nose has reached an eye, as in a half profile.
+    It is the estimated chance of being recognised at a false match rate of 1e-3 by the default
+    model, against a typical picture of the same person.
     """
-    left, right, nose = face.landmarks.points[:3].astype(np.float64)
-    across = right - left
-    distance = float(across @ across)
-    if distance == 0:
-        return 1.0
-    return abs(2 * float((nose - (left + right) / 2) @ across) / distance)
+    measured = measures(face, aligned)
+    costs = costs_of(measured)
+    reasons = sorted((r for r, cost in costs.items() if cost >= NAMED), key=lambda r: -costs[r])
+    cause = {"blurred": _why_no_detail(face, measured)}
+    return Quality(chance(costs), tuple(cause.get(reason, reason) for reason in reasons))
 
 
-def _sharpness(grey: NDArray[np.float32]) -> float:
-    """Mean absolute Laplacian in grey levels over the middle of the crop."""
-    height, width = grey.shape
-    g = grey[height // 5 : -(height // 5), width // 5 : -(width // 5)]
-    laplacian = 4 * g[1:-1, 1:-1] - g[:-2, 1:-1] - g[2:, 1:-1] - g[1:-1, :-2] - g[1:-1, 2:]
-    return float(np.abs(laplacian).mean())
+def _why_no_detail(face: Face, measured: Mapping[str, float]) -> str:
+    """Fine structure is missing from small faces, and where light or contrast is."""
+    if min(face.box.width, face.box.height) < SIDE:
+        return "too small"
+    if measured["low contrast"] > 3:  # a standard deviation of 8 grey levels
+        return "blurred"
+    brightness = measured["too bright"]
+    return "too dark" if brightness < 50 else "too bright" if brightness > 200 else "low contrast"
+
+
+def costs_of(measured: Mapping[str, float]) -> dict[str, float]:
+    """What each measure costs, in log-odds, by reason."""
+    return {reason: float(np.interp(value, *COSTS[reason])) for reason, value in measured.items()}
+
+
+def chance(costs: Mapping[str, float]) -> float:
+    """The chance of being recognised that costs leave."""
+    return 1 / (1 + math.exp(BASE + sum(costs.values())))
+
+
+def measures(face: Face, aligned: AlignedFace) -> dict[str, float]:
+    """The measure behind each reason.
+
+    Those of structure are mean differences of neighbouring grey levels on a square in which the
+    eyes are 28 pixels apart, as a share of the contrast, so that light does not count twice; the
+    binary logarithm makes equal ratios equal steps.
+    """
+    grey = _square(face, aligned)
+    middle = grey[10:54, 10:54]
+    deviation = float(middle.std())
+    contrast = max(deviation, 2.0)
+    down = np.abs(grey[1:] - grey[:-1])
+    across = np.abs(grey[26:44, 9:56] - grey[26:44, 8:55])
+    bends = np.abs(
+        4 * middle[1:-1, 1:-1] - middle[:-2, 1:-1] - middle[2:, 1:-1] - middle[1:-1, :-2]
+        - middle[1:-1, 2:]
+    )  # fmt: skip
+    eyes = min(float(down[15:25, 11:25].mean()), float(down[15:25, 39:53].mean()))
+    pose = head_pose(face.landmarks)
+    return {
+        "detector unsure": math.log10(max(1 - face.confidence, 1e-5)),
+        "turned away": abs(pose.yaw),
+        "raised or lowered": abs(pose.pitch),
+        "landmarks do not fit": aligned.residual,
+        "blurred": _ratio(float(bends.mean()), contrast),
+        "noisy": _ratio(float(np.median(across)), contrast),
+        "eyes unclear": _ratio(eyes, contrast),
+        "mouth unclear": _ratio(float(down[44:55, 19:44].mean()), contrast),
+        "too bright": float(middle.mean()),
+        "low contrast": math.log2(max(deviation, 0.25)),
+    }
+
+
+def _ratio(change: float, contrast: float) -> float:
+    return math.log2(max(change / contrast, 1 / 512))
+
+
+def _square(face: Face, aligned: AlignedFace) -> NDArray[np.float32]:
+    """The face in grey levels (SIDE, SIDE), cut out of the crop of any embedder."""
+    points = transform_points(aligned.transform, face.landmarks.points)
+    centre = points.mean(axis=0)
+    spread = points - centre
+    # Crops are upright: the least-squares fit needs no rotation. Pillow counts from pixel corners.
+    zoom = float(np.vdot(spread, _SPREAD)) / float(np.vdot(spread, spread))
+    left, top = (centre + 0.5 - (_CENTRE + 0.5) / zoom).tolist()
+    reach, height, width = SIDE / zoom, *aligned.pixels.shape[:2]
+    box = (
+        min(max(left, 0), width - 1), min(max(top, 0), height - 1),
+        max(min(left + reach, width), 1), max(min(top + reach, height), 1),
+    )  # fmt: skip
+    grey = PIL.Image.fromarray(aligned.pixels).convert("L")
+    return np.asarray(grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX, box), np.float32)

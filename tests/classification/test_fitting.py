@@ -8,6 +8,8 @@ from mien.classification import Head, fitting
 from mien.classification.fitting import KINDS, NEVER, Task, assign_folds, fit, held_out, out_of_fold
 from mien.classification.heads import log_softmax, pool
 from mien.errors import InputError, NoOperatingPoint
+from mien.evaluation import plots
+from mien.evaluation.classification import most_confused, of_confusion
 from mien.types import Embedding
 
 ALL_KINDS = [*KINDS, "stack"]
@@ -185,3 +187,15 @@ def test_pool_of_parts_is_the_weighted_sum_of_their_logarithms() -> None:
         assert mixed[row] == pytest.approx(product / product.sum())
     alone = np.exp(logs[0][4]) ** 2.0  # the first speaks for both
     assert mixed[4] == pytest.approx(alone / alone.sum())
+
+
+def test_a_large_confusion_is_cut_down_to_its_mistakes() -> None:
+    matrix = 5 * np.eye(100, dtype=np.int64)
+    matrix[7, 90], matrix[20, 3] = 2, 4
+    classes = of_confusion(tuple(f"{number:02d}" for number in range(100)), matrix)
+    cut = most_confused(classes, 4)
+    assert cut.names == ("03", "07", "20", "90")
+    assert cut.matrix.tolist() == [
+        [5, 0, 0, 0, 0], [0, 5, 0, 2, 0], [4, 0, 5, 0, 0], [0, 0, 0, 5, 0],
+    ]  # fmt: skip
+    assert "60 of 100 classes" in plots.confusion(classes).axes[0].get_title()

@@ -1,6 +1,8 @@
 """The interface as it describes itself, against the server."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +11,7 @@ from starlette.testclient import TestClient
 
 import mien
 from mien.server.keys import KeyFile
+from mien.server.problems import Refusal
 
 from .test_load import process
 
@@ -76,3 +79,22 @@ def test_everything_described_has_words(client: TestClient) -> None:
             assert operation.get("description"), (method, path)
     for name, shape in schema["components"]["schemas"].items():
         assert shape.get("description"), name
+
+
+REST_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "rest.md"
+
+
+def test_the_page_of_routes_is_whole(client: TestClient) -> None:
+    rows = re.findall(r"^\| (GET|PUT|POST|DELETE|WS) \| `([^`]+)` \|", REST_PAGE.read_text(), re.M)
+    described = client.get("/openapi.json").json()["paths"]
+    there = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    assert {row for row in rows if row[0] != "WS"} == there
+
+
+def test_the_page_of_errors_is_whole() -> None:
+    names = set(re.findall(r"`(\w+)`", REST_PAGE.read_text().partition("## Errors")[2]))
+    ours = {kind.__name__: kind for kind in Refusal.__subclasses__()}
+    assert names >= ours.keys()
+    for line in REST_PAGE.read_text().partition("## Errors")[2].splitlines():
+        for name in set(re.findall(r"`(\w+)`", line)) & ours.keys():
+            assert str(ours[name].status) in line, name

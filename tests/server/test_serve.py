@@ -1,12 +1,17 @@
 """`mien serve`: which galleries it opens, and what it says when something is missing."""
 
+import contextlib
 import os
+import ssl
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 import mien
 from mien.errors import InputError
@@ -15,7 +20,7 @@ from mien.server import Galleries
 from mien.server.galleries import file_name, name_of
 from mien.server.keys import KeyFile
 from mien.server.problems import Conflict, UnknownGallery
-from mien.server.running import require_loopback
+from mien.server.running import configured, require_loopback
 from mien.types import Embedding
 
 from .conftest import MIEN
@@ -108,6 +113,74 @@ def test_a_server_for_one_gallery_makes_and_deletes_none(tmp_path: Path) -> None
     with pytest.raises(UnknownGallery), galleries.use("others"):
         pass
     galleries.close()
+
+
+def test_a_server_is_not_ready_with_a_damaged_gallery(tmp_path: Path) -> None:
+    galleries = Galleries(None, {"people": str(tmp_path / "people.mien")})
+    galleries.check()
+    galleries.close()
+    (tmp_path / "people.mien").write_bytes(b"not a gallery" * 1000)
+    with pytest.raises(mien.GalleryUnavailable):
+        galleries.check()
+
+
+def test_nobody_is_believed_about_who_is_behind_a_proxy(tmp_path: Path) -> None:
+    app = FastAPI()
+    assert configured(app, "127.0.0.1", 0).proxy_headers is False
+    believed = configured(app, "127.0.0.1", 0, proxies="10.0.0.1")
+    assert (believed.proxy_headers, believed.forwarded_allow_ips) == (True, "10.0.0.1")
+
+
+def test_tls_by_files(tmp_path: Path) -> None:
+    x509 = pytest.importorskip("cryptography.x509", reason="the certificate is made with it")
+    pytest.importorskip("httpx2", reason="and tried by the client")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, secret.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(secret, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    (tmp_path / "chain.pem").write_bytes(made.public_bytes(encoding))
+    (tmp_path / "key.pem").write_bytes(
+        secret.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    key = KeyFile(tmp_path / "keys.json").add("admin", ())
+    port = free_port()
+    command = [
+        *MIEN, "serve", "--gallery", f"{tmp_path / 'galleries'}/", "--port", str(port),
+        "--certificate", str(tmp_path / "chain.pem"), "--private-key", str(tmp_path / "key.pem"),
+    ]  # fmt: skip
+    trust = ssl.create_default_context(cafile=str(tmp_path / "chain.pem"))
+    with (
+        subprocess.Popen(
+            command, env=os.environ | {"MIEN_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL
+        ) as server,
+        mien.Client(f"https://localhost:{port}", key, verify=trust) as client,
+        mien.Client(f"https://localhost:{port}", key) as careful,
+    ):
+        try:
+            for _ in range(600):
+                assert server.poll() is None
+                with contextlib.suppress(mien.ServerUnreachable):
+                    assert client.galleries() == []
+                    break
+                time.sleep(0.05)
+            assert client.gallery("staff").create() is True
+            with pytest.raises(mien.ServerUnreachable, match=r"(?i)certificate"):
+                careful.galleries()
+        finally:
+            server.terminate()
 
 
 def test_names_become_files_one_to_one() -> None:

@@ -1,9 +1,12 @@
 """Faces of pictures that arrive together are embedded together, and nobody waits for company."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +119,15 @@ def test_closing_finishes_what_was_asked_for(recorder: Recorder) -> None:
     vision.close()
     assert all(future.done() for future in futures)
     assert plain.result(0) == 42
+
+
+def test_an_app_that_never_served_keeps_no_process_alive(tmp_path: Path) -> None:
+    code = (
+        "import mien\nfrom pathlib import Path\nfrom mien.server import create_app, Galleries\n"
+        f"create_app(mien.load(), Galleries(Path({str(tmp_path)!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert done.returncode == 0
 
 
 def test_together_or_alone_the_vectors_are_the_same(

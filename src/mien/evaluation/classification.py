@@ -64,6 +64,16 @@ def of_confusion(names: tuple[str, ...], matrix: NDArray[np.int64]) -> Classes:
     return Classes(names, matrix, *by_class(matrix), matrix.sum(axis=1))
 
 
+def most_confused(classes: Classes, count: int) -> Classes:
+    """The `count` classes with the most mistakes, among themselves."""
+    counts = classes.matrix[:, :-1]
+    mistakes = counts.sum(axis=0) + classes.matrix.sum(axis=1) - 2 * np.diag(counts)
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[:count])
+    rows = classes.matrix[kept]
+    names = tuple(classes.names[number] for number in kept)
+    return of_confusion(names, np.column_stack([rows[:, kept], rows[:, -1]]))
+
+
 def nearest(
     gallery: NDArray[np.float32], labels: Ints, probes: NDArray[np.float32], count: int
 ) -> Ints:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mien.decision import Calibration
 from mien.errors import MissingExtra
 from mien.evaluation.calibration import Reliability
-from mien.evaluation.classification import Classes
+from mien.evaluation.classification import Classes, most_confused
 from mien.evaluation.curves import FAILED, Curve, Floats, auc
 from mien.evaluation.detection import Precision
 from mien.evaluation.identification import OpenSet, Searches, cmc, tradeoff
@@ -226,8 +226,18 @@ def precision_recall(measured: Mapping[str, Precision]) -> "Figure":
     return figure
 
 
+_CLASSES = 60  # more are not legible
+
+
 def confusion(classes: Classes) -> "Figure":
-    """Which class was taken for which; the last column holds probes without an answer."""
+    """Which class was taken for which; the last column holds probes without an answer.
+
+    Of more than 60 classes, those with the most mistakes.
+    """
+    title = f"Confusion, {int(classes.support.sum())} probes"
+    if len(classes.names) > _CLASSES:
+        title = f"{_CLASSES} of {len(classes.names)} classes, those with most mistakes"
+        classes = most_confused(classes, _CLASSES)
     count = len(classes.names)
     figure, axes = _figure(size=max(6.0, 0.24 * count + 2.5))
     shares = classes.matrix / np.maximum(1, classes.support)[:, None]
@@ -243,7 +253,7 @@ def confusion(classes: Classes) -> "Figure":
         )  # fmt: skip
     axes.set_xlabel("Said")
     axes.set_ylabel("True")
-    axes.set_title(f"Confusion, {int(classes.support.sum())} probes")
+    axes.set_title(title)
     return figure
 
 

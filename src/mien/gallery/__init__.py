@@ -33,8 +33,8 @@ __all__ = [
     "open_gallery",
 ]  # fmt: skip
 
-MIN_QUALITY = 0.1
-"""Faces below this quality are not enrolled: a poor template attracts strangers for ever."""
+MIN_QUALITY = 0.2
+"""Faces below this quality are not enrolled: they would be recognised one time in five at best."""
 
 
 def open_gallery(

@@ -1,5 +1,7 @@
 """Galleries by name: files in one folder, or a few that were named when the server started."""
 
+import contextlib
+import os
 import re
 import shutil
 import threading
@@ -114,9 +116,19 @@ class Galleries:
             self._opened.clear()
 
     def check(self) -> None:
-        """Raise `GalleryUnavailable` unless galleries can be kept."""
+        """Raise `GalleryUnavailable` unless galleries can be kept, and the open ones answer."""
         if self._folder is not None and not self._folder.is_dir():
             raise GalleryUnavailable(str(self._folder), "its folder does not exist")
+        if self._folder is not None and not os.access(self._folder, os.W_OK):
+            raise GalleryUnavailable(str(self._folder), "its folder may not be written")
+        with self._changed:
+            names = [*self._fixed, *self._opened]
+        for name in dict.fromkeys(names):
+            with (
+                contextlib.suppress(UnknownGallery),
+                self.use(name) as gallery,
+            ):  # deleted meanwhile
+                gallery.stats()
 
     def _enter(self, name: str, create: bool) -> _Opened:
         with self._changed:

@@ -45,7 +45,7 @@ class Vision:
         self._found: list[_Paused[Any]] = []
         self._ended = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"mien-vision-{number}")
+            threading.Thread(target=self._work, name=f"mien-vision-{number}", daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:

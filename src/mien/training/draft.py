@@ -101,10 +101,19 @@ def to_onnx(network: nn.Module, size: int, half: bool) -> bytes:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     model = program.model_proto
+    _forget(model)
     if half:
         _halve(model, onnx)
     data: bytes = model.SerializeToString()
     return data
+
+
+def _forget(model: Any) -> None:
+    """Take out the exporter's notes: they are larger than a small graph, and name files here."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info,
+                 *model.graph.input, *model.graph.output, *model.graph.initializer):  # fmt: skip
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _halve(model: Any, onnx: Any) -> None:
