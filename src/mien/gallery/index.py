@@ -196,6 +196,10 @@ class Index:
         self, db: sqlite3.Connection, probe: NDArray[np.float32], scores: dict[int, float]
     ) -> set[int]:
         """Of subjects and their scores, those whose negatives are closer to the probe."""
+        if not db.execute(
+            "SELECT 1 FROM template WHERE collection = ? AND negative = 1", (self._collection,)
+        ).fetchone():
+            return set()
         rows = db.execute(
             f"SELECT id, subject, vector FROM template WHERE subject {_AMONG} AND negative = 1",
             (json.dumps(list(scores)),),

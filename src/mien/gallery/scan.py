@@ -49,7 +49,7 @@ class Block:
 def people_in(blocks: Iterable[Block], enough: int) -> int:
     """How many subjects there are, or `enough` as soon as there are that many."""
     found = np.zeros(0, np.int64)
-    for block in blocks:
+    for block in _growing(blocks):
         found = np.union1d(found, block.subjects[block.subjects != 0])
         if len(found) >= enough:
             return enough

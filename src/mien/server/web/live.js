@@ -5,7 +5,7 @@ import { camera, CameraError, release, snapshot } from "./camera.js";
 import { enrol } from "./enrol.js";
 import { $, button, el, fail, say } from "./page.js";
 import { bitmap } from "./pictures.js";
-import { meaning } from "./words.js";
+import { meaning, percent } from "./words.js";
 
 const WIDEST = 640; // pixels of a frame that is sent: faces from 16 pixels are found
 const UNANSWERED = 2; // frames on their way: one at work, one to follow it
@@ -126,10 +126,15 @@ function list(mine, scene) {
 
 function words(track) {
   if (track.state === "looking") return `Person ${track.track}: not seen well enough yet.`;
-  const live = track.liveness === null ? "" : track.liveness.live ? " It looks like a living face." : " It looks like a picture of a face.";
+  const live = track.liveness ? liveWords(track.liveness) : "";
   if (!track.candidates.length) return `Person ${track.track}: nobody is enrolled in this gallery.${live}`;
   return `Person ${track.track}: score ${track.score.toFixed(3)}, ${track.threshold.toFixed(3)} is needed. ${meaning(track.fmr_at_score, track.fpir_at_score, "in this gallery")}${live}`;
 }
+
+/** Whether it is alive, and how often such an answer is wrong. */
+const liveWords = ({ live, apcer, bpcer }) => live
+  ? ` It passes for a living face, as ${percent(apcer)} of pictures of faces do.`
+  : ` It looks like a picture of a face, as ${percent(bpcer)} of living ones do.`;
 
 function newRow(mine, number) {
   const row = el("li", { className: "face" }, el("div", { className: "row" }, el("div", { className: "who" }), el("span", { className: "badge", hidden: true }, "Not live")),
@@ -162,7 +167,7 @@ function stop(words = "") {
   $("live-stage").classList.remove("on");
   $("live-boxes").replaceChildren();
   $("live-tracks").replaceChildren();
-  $("live-nobody").hidden = true;
+  $("live-nobody").hidden = false;
   $("live-rate").textContent = "";
   $("live-error").textContent = words;
   buttons();
