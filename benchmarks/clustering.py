@@ -93,7 +93,7 @@ def _compare(title: str, faces: Faces, model: str) -> None:
 
     graph = _graph(vectors, 0.92)  # searching the grids on it gives the same groups, sooner
     far = graph.copy()
-    far.data = 1 - far.data
+    far.data = np.maximum(1 - far.data, 1e-9)  # two of one picture may come to -1e-7
     scans = [
         (agreement(faces.people, DBSCAN(eps=1 - c, min_samples=s, metric="precomputed")
                    .fit_predict(far)), (c, s))

@@ -117,14 +117,16 @@ def nearness(centres: NDArray[np.float32], probes: NDArray[np.float32]) -> NDArr
 
 
 def demand(crowd: Crowd, probes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much more than an average face probes (n, dim) have to score, (n,); less if negative.
+    """How much more than a usual face probes (n, dim) have to score: (n,), at least 0.
 
     A face that resembles many people scores high against some of any gallery. Cohort
     normalisation (Auckenthaler and others, "Score normalization for text-independent speaker
     verification systems", 2000) subtracts from a score what strangers give for the same probe;
-    here the strangers are the centres of groups of people.
+    here the strangers are the centres of groups of people. No face gets by with less: one may lie
+    far from this crowd because its camera is another, and still near to others of that camera.
     """
-    more: NDArray[np.float64] = crowd.share * (nearness(crowd.centres, probes) - crowd.middle)
+    beyond = nearness(crowd.centres, probes) - crowd.usual
+    more: NDArray[np.float64] = crowd.share * np.maximum(0.0, beyond)
     return more
 
 

@@ -251,14 +251,13 @@ class Crowd:
 
     `centres` (n, dim) float32 are the means of groups of people who resemble one another, so none
     is anybody's template. A probe near them has many lookalikes and needs a higher score (see
-    `mien.decision.demand`): `share` of the amount by which its nearness exceeds `middle`, that of
-    an average face. `operating_points` hold for scores less that demand, one probe against one
-    template.
+    `mien.decision.demand`): `share` of the amount by which its nearness exceeds what is `usual`.
+    `operating_points` hold for scores less that demand, one probe against one template.
     """
 
     centres: NDArray[np.float32]
     share: float
-    middle: float
+    usual: float
     operating_points: tuple[OperatingPoint, ...]
 
     def __post_init__(self) -> None:

@@ -801,3 +801,16 @@ def test_reader_goes_away(many: Path, tmp_path: Path, environment: dict[str, str
         err = words.read()
     assert process.wait(60) == 141  # neither "yes" nor "no"
     assert err == ""
+
+
+def test_rename_and_merge(cli: Cli, enrolled: Path) -> None:
+    where = ["--gallery", str(enrolled)]
+    run = cli("gallery", "rename", "Eileen", "E. Collins", *where)
+    assert (run.status, run.out) == (0, "renamed  Eileen  to E. Collins, 1 template\n")
+    refused = cli("gallery", "rename", "Grace", "E. Collins", *where)
+    assert refused.status == 4
+    assert "merge" in refused.err
+    assert cli("gallery", "rename", "Grace", "E. Collins", "--merge", *where).status == 0
+    rows = cli("gallery", "list", "--json", *where).rows
+    assert [(row["subject"], row["templates"]) for row in rows] == [("E. Collins", 2)]
+    assert cli("gallery", "rename", "Grace", "x", *where).status == 4

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien.errors import ContractMismatch, UnknownSubject
+from mien.errors import ContractMismatch, GalleryError, InputError, UnknownSubject
 from mien.gallery.store import Entry, Store
 from mien.types import Embedding
 
@@ -66,6 +66,7 @@ class StoreSuite:
         assert store.search(unit_vectors(3, 0), 5) == [[], [], []]
         stats = store.stats()
         assert (stats.subjects, stats.templates, stats.contract) == (0, 0, None)
+        assert len(store) == 0
 
     # ------------------------------------------------------------------ search
 
@@ -169,6 +170,17 @@ class StoreSuite:
             )  # fmt: skip
         after = added[4000].id
         assert [id_ for id_, _ in store.entries(after)] == [t.id for t in added[4001:]]
+
+    def test_entries_of_one_subject(self, store: Store) -> None:
+        vectors = unit_vectors(6, 25)
+        store.add(entries(["ada", "bob", "ada", "bob", "eve", "ada"], vectors))
+        store.add([Entry("ada", Embedding(vectors[1], CONTRACT), "x", 0.5, negative=True)])
+        found = list(store.entries(subject="ada"))
+        assert [e.negative for _, e in found] == [False, False, False, True]
+        for (_, got), row in zip(found, (0, 2, 5, 1), strict=True):
+            assert got.embedding.vector.tobytes() == vectors[row].tobytes()
+        assert [i for i, _ in store.entries(found[1][0], "ada")] == [i for i, _ in found[2:]]
+        assert list(store.entries(subject="nobody")) == []
 
     # ------------------------------------------------------------------ contract
 
@@ -312,7 +324,10 @@ class StoreSuite:
             vectors = unit_vectors(5, 32)
             store.add(entries(["ada", "bob", "ada", "bob", "eve"], vectors))
             assert [match.subject for match in other.search(vectors[:1], 5)[0]][:1] == ["ada"]
-            assert store.rename("ada", "bob") == 2
+            with pytest.raises(GalleryError, match="bob"):
+                store.rename("ada", "bob")
+            assert len(store.templates("ada")) == 2
+            assert store.rename("ada", "bob", merge=True) == 2
             for handle in (store, other):
                 assert [(s.name, s.templates) for s in handle.subjects()] == [
                     ("bob", 4),
@@ -327,6 +342,32 @@ class StoreSuite:
                 store.rename("ada", "eve")
         finally:
             other.close()
+
+    def test_replace_leaves_only_the_new(self, store: Store) -> None:
+        vectors = unit_vectors(8, 26)
+        store.add(entries(["ada", "bob", "ada"], vectors[:3]))
+        store.add([Entry("ada", Embedding(vectors[3], CONTRACT), "x", 0.5, negative=True)])
+        new = store.replace("ada", entries(["ada", "ada"], vectors[4:6]))
+        assert [t.id for t in store.templates("ada")] == [t.id for t in new]
+        assert [i for i, _ in store.entries(subject="ada")] == [t.id for t in new]
+        stats = store.stats()
+        assert (stats.subjects, stats.templates, len(store)) == (2, 3, 3)
+        ((match, *_),) = store.search(vectors[4:5], 1)
+        assert (match.subject, match.template) == ("ada", new[0].id)
+        assert max(m.score for found in store.search(vectors[[0, 2]], 2) for m in found) < 0.9
+        store.replace("eve", entries(["eve"], vectors[6:7]))  # nothing was enrolled of her
+        assert [s.name for s in store.subjects()] == ["ada", "bob", "eve"]
+
+    def test_replace_that_cannot_be_changes_nothing(self, store: Store) -> None:
+        vectors = unit_vectors(4, 27)
+        store.add(entries(["ada", "bob"], vectors[:2]))
+        for wrong in ([], entries(["ada", "bob"], vectors[2:])):
+            with pytest.raises(InputError):
+                store.replace("ada", wrong)
+        with pytest.raises(ContractMismatch):
+            store.replace("ada", [entry("ada", vectors[2], "another")])
+        assert store.search(vectors[:1], 1)[0][0].score > 0.99
+        assert store.stats().templates == 2
 
     def test_unknown_subject(self, store: Store) -> None:
         store.add([entry("ada", unit_vectors(1, 14)[0])])

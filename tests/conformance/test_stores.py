@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from store_suite import Make, StoreSuite
 
 from mien.embedding import require_contract
-from mien.errors import UnknownSubject
+from mien.errors import GalleryError, UnknownSubject
 from mien.gallery.sqlite import SqliteStore
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement
 from mien.types import Match, Template
 
 
@@ -74,9 +74,9 @@ class _ListStore:
         kept = [m for m in best.values() if m.score >= against.get(m.subject, -1.0)]
         return kept[:limit]
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         for template, e in list(self._shared.rows):
-            if template.id > after:
+            if template.id > after and subject in (None, e.subject):
                 yield template.id, replace(e, created=template.created)
 
     def subjects(self) -> list[Subject]:
@@ -103,15 +103,29 @@ class _ListStore:
             ]  # fmt: skip
             return before - len(self._shared.rows)
 
-    def rename(self, subject: str, new: str) -> int:
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        check_replacement(subject, entries)
+        with self._shared.lock:
+            contract = self._shared.contract or entries[0].embedding.contract
+            require_contract(contract, entries[0].embedding.contract)
+            self._shared.rows = [row for row in self._shared.rows if row[0].subject != subject]
+            return self.add(entries)
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         with self._shared.lock:
             self.templates(subject)
+            names = {template.subject for template, _ in self._shared.rows}
+            if new != subject and new in names and not merge:
+                raise GalleryError(f"{new} is taken")
             moved = [
                 replace(e, subject=new, created=t.created)
                 for t, e in self._shared.rows if t.subject == subject
             ]  # fmt: skip
             self.remove(subject)
             return len(self.add(moved))
+
+    def __len__(self) -> int:
+        return sum(not e.negative for _, e in self._shared.rows)
 
     def compact(self) -> None:
         pass

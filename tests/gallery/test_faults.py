@@ -1,6 +1,7 @@
-"""Processes killed at any moment, while they enrol, remove, compact and search.
+"""Processes killed at any moment, while they enrol, remove, replace, rename, compact, search and
+move everything to another model or another file.
 
-`MIEN_TEST_KILLS` is how many (default 15; 200 takes about two minutes).
+`MIEN_TEST_KILLS` is how many (default 15; 200 take about five minutes).
 """
 
 import hashlib
@@ -23,48 +24,87 @@ KILLS = int(os.environ.get("MIEN_TEST_KILLS", "15"))
 
 WORKER = """
 import hashlib, random, sys
+from contextlib import closing
 from pathlib import Path
 import numpy as np
-from mien.gallery import Entry, index
+from mien.gallery import Entry, index, transfer
 from mien.gallery.sqlite import SqliteStore
-from mien.types import Embedding
+from mien.types import Box, Embedding, Face, Landmarks, Quality, RecognizedFace
 index._FILE_ROWS = 40  # a file for few people, appended to often
-path, life = sys.argv[1:]
-store, dice, mine, number = SqliteStore(Path(path)), random.Random(life), [], 0
+path, life, moves = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "moves"
+pictures = path.parent.parent / "pictures"
+pictures.mkdir(exist_ok=True)
+store, dice, mine, number = SqliteStore(path), random.Random(life), [], 0
 
-def vector(name):
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+def vector(name, contract):
+    seed = int.from_bytes(hashlib.sha256((contract + name).encode()).digest()[:4], "big")
     found = np.random.default_rng(seed).standard_normal(32).astype(np.float32)
     return found / np.linalg.norm(found)
 
 def entry(name):
-    return Entry(name, Embedding(vector(name), "test-contract"), name, .5, {"life": life})
+    picture = pictures / name
+    picture.write_text(name)
+    embedding = Embedding(vector(name, contract), contract)
+    return Entry(name, embedding, str(picture), .5, {"life": life})
 
+def embedder(contract):
+    def embed(picture):
+        made = Embedding(vector(Path(picture).read_text(), contract), contract)
+        points = Landmarks(np.zeros((5, 2), np.float32))
+        return RecognizedFace(Face(Box(0, 0, 1, 1), points, 1.0), Quality(.5), made)
+    return embed
+
+contract = store.contract() or "one"
 print("up", flush=True)
 while True:
     what = dice.random()
-    if what < 0.5 or len(mine) < 10:
+    if what < 0.45 or len(mine) < 10:
         names = [f"{life}-{number}-{part}" for part in range(5)]
         number += 1
         print("adding", *names, flush=True)
         store.add([entry(name) for name in names])
         print("added", *names, flush=True)
         mine += names
-    elif what < 0.75:
+    elif what < 0.65:
         name = mine.pop(dice.randrange(len(mine)))
         print("removing", name, flush=True)
         store.remove(name)
         print("removed", name, flush=True)
-    elif what < 0.8:
+    elif what < 0.7:
+        old, new = dice.choice(mine), f"{life}-{number}x-0"
+        number += 1
+        print("renaming", old, new, flush=True)
+        (pictures / new).write_text(old)
+        store.replace(old, [entry(old)])
+        store.rename(old, new)
+        mine[mine.index(old)] = new
+        store.rename(new, old)
+        mine[mine.index(new)] = old
+        print("kept", old, new, flush=True)
+    elif what < 0.75:
         store.compact()
+    elif moves and what < 0.79:
+        with closing(SqliteStore(path, collection="default.other")) as other:
+            following = other.contract() or "two"
+            for done in transfer.reembed(store, other, embedder(following)):
+                assert done.reason is None, done.reason
+        store.swap("default.other")
+        store.close()
+        store = SqliteStore(path)
+        contract = store.contract()
+        assert contract == following
+    elif moves and what < 0.8:
+        with closing(SqliteStore(path.parent.parent / "copy.mien")) as copy:
+            if copy.contract() in (None, contract):
+                transfer.copy_entries(store, copy)
     else:
         name = dice.choice(mine)
-        assert store.search(vector(name)[None], 1)[0][0].subject == name, name
+        assert store.search(vector(name, contract)[None], 1)[0][0].subject == name, name
 """
 
 
-def vector(name: str) -> np.ndarray:
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+def vector(name: str, contract: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256((contract + name).encode()).digest()[:4], "big")
     found = np.random.default_rng(seed).standard_normal(32).astype(np.float32)
     return found / np.linalg.norm(found)
 
@@ -72,12 +112,12 @@ def vector(name: str) -> np.ndarray:
 class Worker:
     """A process that says what it does in a file, so that nothing said is lost with it."""
 
-    def __init__(self, path: Path, life: str) -> None:
+    def __init__(self, path: Path, life: str, does: str = "") -> None:
         self._said = path.parent.parent / f"{life}.said"
         self._failed = path.parent.parent / f"{life}.failed"
         with self._said.open("w") as out, self._failed.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", WORKER, path, life], stdout=out, stderr=err
+                [sys.executable, "-c", WORKER, path, life, does], stdout=out, stderr=err
             )
         while not self._said.read_text():
             assert self.process.poll() is None, self._failed.read_text()
@@ -92,11 +132,18 @@ class Worker:
 
 
 def last_words(lines: list[str]) -> dict[str, set[str]]:
-    """Names by the last thing that was said of them."""
-    said: dict[str, set[str]] = {word: set() for word in ("adding", "added", "removing", "removed")}
+    """Names by the last thing that was said of them.
+
+    Who was being renamed to and fro has one of two names; both are then in "renaming".
+    """
+    words = ("adding", "added", "removing", "removed", "renaming")
+    said: dict[str, set[str]] = {word: set() for word in words}
     for line in lines:
         word, *names = line.split()
-        if word in said:
+        if word == "kept":
+            said["renaming"].difference_update(names)
+            said["added"].add(names[0])
+        elif word in said:
             for others in said.values():
                 others.difference_update(names)
             said[word].update(names)
@@ -108,7 +155,11 @@ def check(path: Path, said: dict[str, set[str]]) -> None:
         names = {subject.name for subject in store.subjects()}
         assert said["added"] <= names
         assert not said["removed"] & names
-        unsure = said["adding"] | said["removing"]
+        unsure = said["adding"] | said["removing"] | said["renaming"]
+        contract = str(store.contract())
+        moving = {name.split("-")[0] for name in said["renaming"]}
+        for life in moving:  # exactly one of the two names
+            assert len({n for n in said["renaming"] if n.startswith(f"{life}-")} & names) == 1
         assert names <= said["added"] | unsure
         for start_ in {name.rpartition("-")[0] for name in said["adding"]}:
             batch = {f"{start_}-{part}" for part in range(5)}
@@ -116,18 +167,29 @@ def check(path: Path, said: dict[str, set[str]]) -> None:
         assert store.stats().templates == len(names)
         assert store.stats().subjects == len(names)
         probes = sorted(names)[:: max(1, len(names) // 60)]
-        found = store.search(np.stack([vector(name) for name in probes]), 1)
+        probes = [name for name in probes if name not in said["renaming"]]
+        found = store.search(np.stack([vector(name, contract) for name in probes]), 1)
         assert [matches[0].subject for matches in found] == probes
         assert store.check() == []
-        found = store.search(vector("nobody")[None], 10_000, {"life": probes[0].split("-")[0]})
+        found = store.search(
+            vector("nobody", contract)[None], 10_000, {"life": probes[0].split("-")[0]}
+        )
         assert {m.subject for m in found[0]} == {
             name for name in names if name.split("-")[0] == probes[0].split("-")[0]
         }
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    with closing(SqliteStore(path, collection="default.other")) as other:  # the other model
+        there = {subject.name for subject in other.subjects()}
+        assert there <= names | said["renaming"]
+        assert other.check() == []
+        if there:
+            some = sorted(there - said["renaming"])[:20]
+            probes = np.stack([vector(name, str(other.contract())) for name in some])
+            assert [found[0].subject for found in other.search(probes, 1)] == some
     raw = b"".join(f.read_bytes() for f in path.parent.rglob("*") if f.is_file())
-    left = [name for name in said["removed"] if vector(name).tobytes() in raw]
-    assert left == []
+    for contract in ("one", "two"):
+        assert not [n for n in said["removed"] if vector(n, contract).tobytes() in raw]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 of POSIX")
@@ -137,12 +199,15 @@ def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "gallery").mkdir()
     path, dice, lines = tmp_path / "gallery" / "people.mien", random.Random(4), []
     for life in range(KILLS):
-        worker = Worker(path, f"life{life}")
-        time.sleep(dice.uniform(0, 0.25))
+        worker = Worker(path, f"life{life}", "moves")
+        time.sleep(dice.uniform(0, 0.6))
         lines += worker.kill()
     said = last_words(lines)
     assert len(said["added"]) > 2 * KILLS
     check(path, said)
+    copy = SqliteStore(tmp_path / "copy.mien")  # killed in the middle of copying, it is sound too
+    assert copy.check() == []
+    copy.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 of POSIX")
@@ -157,7 +222,7 @@ def test_two_writers_and_a_searcher(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             known = store.subjects()
             if known:
                 name = known[len(known) // 2].name
-                (found,) = store.search(vector(name)[None], 1)
+                (found,) = store.search(vector(name, "one")[None], 1)
                 assert not found or found[0].subject == name or found[0].score < 0.99
             time.sleep(0.01)
     said = last_words([line for worker in workers for line in worker.kill()])

@@ -43,6 +43,42 @@ def axis(number: int) -> np.ndarray:
 # ------------------------------------------------------------------------------ enrolling
 
 
+def test_from_a_kept_crop_another_model_sees_the_same_face(
+    tmp_path: Path, recognizer: mien.Recognizer, eileen: Image, both: Image
+) -> None:
+    pytest.importorskip("cryptography")
+    with mien.open_gallery(tmp_path / "sealed.mien", key=bytes(32)) as gallery:
+        gallery.enroll("Eileen", eileen, recognizer, keep_crop=True)
+        gallery.enroll("left", both, recognizer, choose=mien.largest, keep_crop=True)
+        for entry_ in gallery.entries():
+            assert entry_.crop.startswith(b"\xff\xd8")
+            again = recognizer.embed(entry_.crop, mien.central).embedding
+            assert mien.similarity(again, entry_.embedding) > 0.97
+        fused = gallery.fused("Eileen")
+        assert mien.similarity(fused, next(gallery.entries("Eileen")).embedding) > 0.999
+        with pytest.raises(mien.UnknownSubject):
+            gallery.fused("nobody")
+
+
+def test_a_fused_template_is_between_those_it_is_of(gallery: mien.Gallery) -> None:
+    gallery.add([entry("ada", axis(0)), entry("ada", axis(1)), entry("bob", axis(2))])
+    gallery.add([Entry("ada", probe(axis(3)), "x", 0.5, negative=True)])
+    np.testing.assert_allclose(gallery.fused("ada").vector, [0.5**0.5, 0.5**0.5, 0, 0], atol=1e-6)
+
+
+def test_replace_and_rename(gallery: mien.Gallery) -> None:
+    gallery.add([entry("ada", axis(0)), entry("ada", axis(1)), entry("bob", axis(2))])
+    gallery.replace("ada", [entry("ada", axis(3))])
+    assert [e.embedding.vector.argmax() for e in gallery.entries("ada")] == [3]
+    with pytest.raises(mien.ContractMismatch):
+        gallery.replace("ada", [entry("ada", axis(0)), entry("ada", axis(1), "two")])
+    gallery.rename("ada", "Ada")
+    with pytest.raises(mien.GalleryError, match="merge"):
+        gallery.rename("Ada", "bob")
+    gallery.rename("Ada", "bob", merge=True)
+    assert [(s.name, s.templates) for s in gallery.subjects()] == [("bob", 2)]
+
+
 def test_main_path(
     gallery: mien.Gallery, recognizer: mien.Recognizer, eileen: Image, grace: Image, both: Image
 ) -> None:

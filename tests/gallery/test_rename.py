@@ -44,7 +44,8 @@ def test_nothing_of_an_old_name_or_a_removed_template_is_left(
     with mien.open_gallery(tmp_path / "g.mien", key=key) as gallery:
         (match, *_) = gallery.search(entry("x", 2, "IMG_2nd").embedding, 1)
         assert (match.subject, match.template) == ("W. Kowalska", second.id)
-        assert gallery.store.check() == []  # type: ignore[attr-defined]  # a SqliteStore
+        assert isinstance(gallery.store, SqliteStore)
+        assert gallery.store.check() == []
 
 
 def test_the_same_people_by_another_model_follow(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_the_same_people_by_another_model_follow(tmp_path: Path) -> None:
     theirs = SqliteStore(tmp_path / "g.mien", collection="default" + OTHER_MODEL)
     mine.add([entry("ada", 1, "p"), entry("ada", 2, "q"), entry("bob", 3, "p")])
     theirs.add([entry("ada", 4, "p", "c+d@2"), entry("ada", 5, "q", "c+d@2")])
-    assert mine.rename("ada", "bob") == 4
+    assert mine.rename("ada", "bob", merge=True) == 4
     assert [(s.name, s.templates) for s in theirs.subjects()] == [("bob", 2)]
     first = mine.templates("bob")[-1]
     assert first.source == "q"

@@ -192,6 +192,33 @@ def test_newer_format(path: Path) -> None:
         SqliteStore(path)
 
 
+def test_format_2_is_upgraded(path: Path) -> None:
+    """It had no crops."""
+    filled(path, 3)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE crop")
+        db.execute("PRAGMA user_version = 2")
+    before = names(path)
+    assert before == ["p000", "p001", "p002"]
+    with closing(SqliteStore(path)) as store:
+        assert len(list(store.entries())) == 3
+        assert store.remove("p001") == 1
+        assert store.check() == []
+
+
+def test_no_trace_is_left_by_renaming_and_replacing(path: Path) -> None:
+    filled(path, 3)
+    with closing(SqliteStore(path)) as store:
+        for name in ("Adalbert Zufall", "Grimwald Zufall"):
+            store.add([Entry(name, Embedding(unit_vectors(1, 9)[0], CONTRACT), "x.jpg", 0.5)])
+        store.search(unit_vectors(1, 9), 1)
+        store.rename("Adalbert Zufall", "p9")
+        store.rename("Grimwald Zufall", "p9", merge=True)
+        store.replace("p9", [entry("p9", unit_vectors(1, 10)[0])])
+        assert traces(path.parent, "Zufall", unit_vectors(1, 9)[0]) == []
+        assert [line.operation for line in store.history()][-3:] == ["rename", "rename", "replace"]
+
+
 def test_an_empty_file_becomes_a_gallery(path: Path) -> None:
     """As `tempfile` makes one."""
     path.touch()

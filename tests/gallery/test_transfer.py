@@ -1,3 +1,5 @@
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +101,14 @@ def test_a_row_that_arrives_changed_is_an_error(
     other.close()
 
 
-def recognized(path: str) -> RecognizedFace:
+def recognized(picture: str | bytes) -> RecognizedFace:
     """A stand-in for a recogniser of another contract: the vector is in the file."""
-    if "blank" in path:
-        raise InputError(f"no face in {path}")
+    if isinstance(picture, str) and "blank" in picture:
+        raise InputError(f"no face in {picture}")
+    content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     face = Face(Box(0, 0, 1, 1), Landmarks(np.zeros((5, 2), np.float32)), 1.0)
     vector = np.zeros(3, np.float32)
-    vector[int(Path(path).read_text()) % 3] = 1.0
+    vector[int(content) % 3] = 1.0
     return RecognizedFace(face, Quality(0.75), Embedding(vector, "new-contract"))
 
 
@@ -147,3 +150,54 @@ class TestReembed:
         assert len(list(old.entries())) == 5  # the old generation is as it was
         old.close()
         new.close()
+
+    def test_from_the_crop_where_the_original_is_gone(self, tmp_path: Path) -> None:
+        pytest.importorskip("cryptography")
+        path, key = tmp_path / "people.mien", bytes(32)
+        with closing(SqliteStore(path, key=key)) as old:
+            (tmp_path / "here.jpg").write_text("1")
+            for name, crop in [("here", b"2"), ("gone", b"2"), ("lost", b"")]:
+                vector = Embedding(np.eye(1, 4, dtype=np.float32)[0], CONTRACT)
+                old.add([Entry(name, vector, str(tmp_path / f"{name}.jpg"), 0.5, crop=crop)])
+            with closing(SqliteStore(path, collection="default.other", key=key)) as new:
+                done = {r.entry.subject: r.reason for r in transfer.reembed(old, new, recognized)}
+                assert [name for name, reason in done.items() if reason] == ["lost"]
+                found = {e.subject: e for _, e in new.entries()}
+                assert found["here"].embedding.vector[1] == 1  # the original, which is better
+                assert found["gone"].embedding.vector[2] == 1
+                assert found["gone"].crop == b"2"
+
+
+class TestCrops:
+    def test_only_a_gallery_with_a_key_keeps_them(self, tmp_path: Path) -> None:
+        (vector,) = vectors(1, 16)
+        given = Entry("ada", Embedding(vector, CONTRACT), "x", 0.5, crop=b"a picture")
+        with (
+            closing(SqliteStore(tmp_path / "plain.mien")) as plain,
+            pytest.raises(InputError, match="encrypted"),
+        ):
+            plain.add([given])
+        assert SqliteStore(tmp_path / "plain.mien").stats().templates == 0
+
+    def test_they_are_sealed_come_back_move_and_are_erased(self, tmp_path: Path) -> None:
+        pytest.importorskip("cryptography")
+        picture, path = b"a picture of somebody" * 3000, tmp_path / "sealed.mien"
+        (vector,) = vectors(1, 16)
+        given = Entry("ada", Embedding(vector, CONTRACT), "x", 0.5, crop=picture)
+        with closing(SqliteStore(path, key=bytes(32))) as store:
+            store.add([given, Entry("bob", given.embedding, "y", 0.5)])
+            assert [e.crop for _, e in store.entries()] == [picture, b""]
+            assert b"picture of" not in b"".join(f.read_bytes() for f in tmp_path.iterdir())
+            with closing(SqliteStore(tmp_path / "next.mien", key=bytes(31) + b"x")) as other:
+                assert transfer.copy_entries(store, other) == 2
+                assert [e.crop for _, e in other.entries()] == [picture, b""]
+            with closing(SqliteStore(tmp_path / "clear.mien")) as clear:
+                with pytest.raises(InputError, match="encrypted"):
+                    transfer.copy_entries(store, clear)
+                assert transfer.copy_entries(store, clear, crops=False) == 2
+            with closing(sqlite3.connect(path)) as db:
+                (sealed,) = db.execute("SELECT picture FROM crop").fetchone()
+            store.remove("ada")
+            assert store.check() == []
+        for file in tmp_path.glob("sealed.mien*"):
+            assert sealed[40:400] not in file.read_bytes()

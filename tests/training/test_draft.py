@@ -10,12 +10,12 @@ import torch
 from click.testing import CliRunner
 
 import mien
-from mien import networks
+from mien import cards, networks
 from mien.cli import cli
 from mien.training import draft
-from mien.training.config import Input
+from mien.training.config import Input, parse
 from mien.training.preparation.pack import Packed
-from mien.types import Image
+from mien.types import Image, OperatingPoint
 
 
 def test_mien_train_makes_a_model_for_every_verb(
@@ -89,3 +89,36 @@ def test_an_onnx_file_of_half_weights_computes_what_the_network_does() -> None:
     assert len(halves) > 10
     assert b".py" not in data  # no paths of the machine it was made on
     assert len(data) < 2.5 * sum(p.numel() for p in network.parameters()) + 100_000
+
+
+def test_the_thresholds_of_a_draft_are_those_of_its_recogniser(
+    recipe_text: str, packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_HOME", str(tmp_path))
+    model = tmp_path / "own.onnx"
+    model.write_bytes(b"not looked into")
+    points = [
+        OperatingPoint(0.3, 0.01, 0.2, "some pairs", ""),
+        OperatingPoint(0.5, 1e-3, 0.4, "", ""),
+    ]
+    recipe = parse(recipe_text, "test.toml", ["network.start=some/weights.safetensors"])
+    frame = draft.frame_of(packed.about.frame, recipe.input)
+    facts = {
+        "pictures": 12, "people": 2, "manifest_sha256": "ab", "teacher": "embedded@1",
+        "history": [{"epoch": 1, "accuracy": 0.9, "auc": 0.95}],
+    }  # fmt: skip
+    text = draft.card_text("own", recipe, frame, model, [0.5, 0.5], points, facts)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "own.toml").write_text(text)
+    bundle = cards.bundle("own")
+    assert [(p.threshold, p.fmr, p.fnmr) for p in bundle.operating_points] == [
+        (0.3, 0.01, 0.2), (0.5, 0.001, 0.4),
+    ]  # fmt: skip
+    assert bundle.operating_points[0].contract == bundle.contract
+    assert bundle.operating_points[0].protocol == "some pairs"
+    assert bundle.detector.id == "retinaface-mobilenet025"
+    learnt = bundle.embedder.training_data
+    assert learnt.startswith("12 pictures of 2 people")
+    assert "learnt from the vectors of embedded@1" in learnt
+    assert "started from weights.safetensors" in learnt
+    assert bundle.embedder.figures["accuracy"] == "0.9"

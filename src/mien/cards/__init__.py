@@ -324,7 +324,7 @@ def _crowd(data: dict[str, Any] | None, contract: str) -> Crowd | None:
         return None
     rows = [np.frombuffer(base64.b64decode(row), "<f2") for row in data["centres"]]
     centres = np.stack(rows).astype(np.float32)
-    return Crowd(centres, data["share"], data["middle"], _points(data, contract))
+    return Crowd(centres, data["share"], data["usual"], _points(data, contract))
 
 
 def parse(text: str, where: str) -> ModelCard:

@@ -10,9 +10,9 @@ from mien.cli.batch import STDIN, UNUSABLE, Unusable, expand, progress
 from mien.cli.output import counted, emit
 from mien.embedding import fuse
 from mien.errors import InputError, UnreadableImage
-from mien.gallery import MIN_QUALITY, Entry, open_gallery, usable
+from mien.gallery import MIN_QUALITY, Entry, entry_of, open_gallery
 from mien.images import find_images
-from mien.recognition import Recognizer, load, ordered_map
+from mien.recognition import load, ordered_map
 
 _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
 
@@ -24,6 +24,9 @@ _AT_ONCE = 64  # faces a transaction: each is on disk before its row is printed
               help="Enrol everyone in a folder that has one sub-folder a person.")  # fmt: skip
 @click.option("--min-quality", default=MIN_QUALITY, show_default=True,
               help="Faces below this quality (0 to 1) are refused.")  # fmt: skip
+@click.option("--keep-crop", is_flag=True,
+              help="Also keep the part of each picture around the face, sealed, so that another "
+                   "model can make vectors from it; needs an encrypted gallery.")  # fmt: skip
 @click.option("--fuse", "fused", is_flag=True,
               help="Add a template fused of all pictures, where there are several.")  # fmt: skip
 @options.choose
@@ -37,6 +40,7 @@ def command(
     paths: tuple[str, ...],
     folder: Path | None,
     min_quality: float,
+    keep_crop: bool,
     fused: bool,
     choose: str,
     min_face: float | None,
@@ -51,14 +55,20 @@ def command(
     mien enroll ada ada1.jpg ada2.jpg
     mien enroll --from staff/          # staff/ada/*.jpg, staff/grace/*.jpg, ...
 
-    The face of a picture is kept as a vector, not as a picture. What is reported as enrolled is on
-    disk, whatever happens next.
+    The face of a picture is kept as a vector, not as a picture (but see --keep-crop). What is
+    reported as enrolled is on disk, whatever happens next.
     """
     people = _people(name, paths, folder)
     recognizer = load(model, threads=threads, min_face=min_face)
 
     def attempt(item: tuple[str, str]) -> Entry | Unusable:
-        return _entry(recognizer, *item, choose, min_quality)
+        try:
+            return entry_of(
+                *item, recognizer, choose=options.CHOICES[choose], min_quality=min_quality,
+                keep_crop=keep_crop,
+            )  # fmt: skip
+        except UNUSABLE as error:
+            return Unusable(error)
 
     counts = {"enrolled": 0, "refused": 0}
     taken: dict[str, list[Entry]] = {}
@@ -85,16 +95,6 @@ def command(
     )
     if counts["refused"]:
         click.get_current_context().exit(2)
-
-
-def _entry(
-    recognizer: Recognizer, subject: str, picture: str, choose: str, min_quality: float
-) -> Entry | Unusable:
-    try:
-        face = usable(recognizer.embed(picture, options.CHOICES[choose]), picture, min_quality)
-        return Entry(subject, face.embedding, picture, face.quality.value)
-    except UNUSABLE as error:
-        return Unusable(error)
 
 
 def _fused(own: list[Entry]) -> Entry:

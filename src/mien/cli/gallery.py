@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mien import decision
 from mien.cli import options
 from mien.cli.output import counted, emit, table
 from mien.errors import GalleryError, GalleryUnavailable, InputError
@@ -92,6 +93,19 @@ def remove(
             else:
                 click.echo(f"removed  {name}  {counted(removed, 'template')}")
     return 0
+
+
+@command.command()
+@click.argument("name")
+@click.argument("new_name")
+@click.option("--merge", is_flag=True, help="Join the templates of whoever has NEW_NAME already.")
+@options.gallery
+def rename(name: str, new_name: str, merge: bool, uri: str) -> None:
+    """Give a person another name; the old one is overwritten in every file of the gallery."""
+    with open_gallery(uri, create=False) as gallery:
+        gallery.rename(name, new_name, merge=merge)
+        templates = counted(len(gallery.templates(new_name)), "template")
+    click.echo(f"renamed  {name}  to {new_name}, {templates}")
 
 
 @command.command()
@@ -208,7 +222,8 @@ def import_(file: Path, uri: str) -> None:
 @command.command()
 @click.option("--to", "target", metavar="URI", help="Copy everything to another gallery.")
 @click.option("--to-key", type=_FILE, metavar="FILE", help="With --to: encrypt it with this key.")
-@click.option("--to-model", metavar="ID", help="Embed the original pictures with another model.")
+@click.option("--without-crops", is_flag=True, help="With --to: leave pictures of faces behind.")
+@click.option("--to-model", metavar="ID", help="Embed original pictures, or kept crops, anew.")
 @click.option("--dry-run", is_flag=True, help="With --to-model: only check the original pictures.")
 @click.option(
     "--switch",
@@ -227,6 +242,7 @@ def import_(file: Path, uri: str) -> None:
 def migrate(
     target: str | None,
     to_key: Path | None,
+    without_crops: bool,
     to_model: str | None,
     dry_run: bool,
     switch: bool,
@@ -252,7 +268,7 @@ def migrate(
         if target is not None:
             key = read_key(to_key) if to_key else None
             with open_gallery(target, key=key) as other:
-                count = transfer.copy_entries(gallery.store, other.store)
+                count = transfer.copy_entries(gallery.store, other.store, crops=not without_crops)
             click.echo(f"{count:,} templates copied to {target}; all compared", err=True)
             return
         base, _, collection = uri.partition("#")
@@ -316,6 +332,9 @@ def _reembed(
     other.require(recognizer.contract)
     if gallery.contract == recognizer.contract:
         raise GalleryError(f"the gallery has vectors of {recognizer.contract!r} already")
+    point = decision.identification_point(
+        recognizer.bundle.operating_points, 1e-2, max(1, len(gallery)), recognizer.contract
+    )
     embed = partial(recognizer.embed, choose=options.CHOICES[choose])
     refused = 0
     for done in transfer.reembed(gallery.store, other.store, embed, dry_run=dry_run):
@@ -326,6 +345,8 @@ def _reembed(
                   "reason": done.reason})  # fmt: skip
         elif done.reason:
             click.echo(f"refused  {done.entry.subject}  {done.reason}")
+    click.echo(f"threshold of {model} for {len(gallery):,} templates and 1 % of strangers "
+               f"named: {point.threshold:.3f}", err=True)  # fmt: skip
     if dry_run:
         click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
     else:

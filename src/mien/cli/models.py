@@ -275,6 +275,11 @@ def _print_bundle(bundle: Bundle) -> None:
     _field("contract", bundle.contract)
     for name, value in bundle.figures.items():
         _field(name, value)
+    if bundle.crowd is not None:
+        groups = len(bundle.crowd.centres)
+        _field(
+            "searches", f"a threshold for each face, by its likeness to {groups} groups of people"
+        )
     if bundle.operating_points:
         _field("measured on", bundle.operating_points[0].protocol)
         click.echo()

@@ -135,6 +135,7 @@ def _rebuilt(kind: type[MienError], detail: str, facts: Mapping[str, Json]) -> M
 
 
 def http_library() -> Any:
+    """The module that sends requests. Raises `MissingExtra`."""
     try:
         import httpx2
     except ModuleNotFoundError as error:
@@ -143,6 +144,7 @@ def http_library() -> Any:
 
 
 def settings(url: str, key: str | None, timeout: float, options: Mapping[str, Any]) -> Any:
+    """What its clients are made with."""
     key = key if key is not None else os.environ.get("MIEN_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return {"base_url": url, "headers": headers, "timeout": timeout, **options}

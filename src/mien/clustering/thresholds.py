@@ -1,6 +1,6 @@
 """How alike two faces, and two groups, have to be in one particular album."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,25 +51,26 @@ def linkage(
     """
     if not 0 < fdr < 1:
         raise InputError(f"a false discovery rate lies between 0 and 1, got {fdr:g}")
-    reached = _pairs_reaching(vectors)
-    count = len(vectors)
-    for fmr in np.geomspace(_LOOSEST, 1e-15, 241):
-        alone = decision.identification_point(points, float(fmr), 1, contract)
-        if fmr * count * (count - 1) / 2 <= fdr * max(1, reached(alone.threshold)):
-            break
-    grouped = decision.identification_point(points, float(_STEP * fmr), 1, contract)
-    return Linkage(alone, grouped)
+    rates = np.geomspace(_LOOSEST, 1e-15, 241)
+    alone = [decision.identification_point(points, float(rate), 1, contract) for rate in rates]
+    reached = _pairs_reaching(vectors, [point.threshold for point in alone])
+    false = rates * len(vectors) * (len(vectors) - 1) / 2
+    fits = np.flatnonzero(false <= fdr * np.maximum(1, reached))
+    chosen = int(fits[0]) if len(fits) else len(rates) - 1
+    grouped = decision.identification_point(points, float(_STEP * rates[chosen]), 1, contract)
+    return Linkage(alone[chosen], grouped)
 
 
-def _pairs_reaching(vectors: NDArray[np.float32]) -> Callable[[float], float]:
-    """How many pairs of faces score at least a threshold, estimated from a sample of the faces."""
+def _pairs_reaching(
+    vectors: NDArray[np.float32], thresholds: Sequence[float]
+) -> NDArray[np.float64]:
+    """How many pairs of faces reach each of the rising thresholds, from a sample of the faces."""
     count = len(vectors)
-    edges = np.linspace(-1, 1, 20_001)
-    at_least = np.zeros(len(edges))
     rows = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)
+    between = np.zeros(len(thresholds) + 1)
     for start in range(0, count, _COLUMNS):
-        scores = np.clip(vectors[rows] @ vectors[start : start + _COLUMNS].T, -1, 1)
-        at_least[:-1] += np.histogram(scores, edges)[0]
-    at_least = np.cumsum(at_least[::-1])[::-1]
-    pairs = np.maximum(at_least - len(rows), 0) * count / max(1, len(rows)) / 2  # none with itself
-    return lambda threshold: float(np.interp(threshold, edges, pairs))
+        scores = vectors[rows] @ vectors[start : start + _COLUMNS].T
+        high = scores[scores >= thresholds[0]]
+        between += np.bincount(np.searchsorted(thresholds, high, "right"), minlength=len(between))
+    at_least: NDArray[np.float64] = between[::-1].cumsum()[::-1][1:]
+    return np.maximum(at_least - len(rows), 0) * count / max(1, len(rows)) / 2  # none with itself

@@ -29,7 +29,7 @@ def crowd_toml(crowd: Crowd) -> str:
         for row in crowd.centres
     )
     return (
-        f"[crowd]\nshare = {crowd.share:g}\nmiddle = {crowd.middle:.5f}\n"
+        f"[crowd]\nshare = {crowd.share:g}\nusual = {crowd.usual:.5f}\n"
         f"{points_toml(crowd.operating_points)}centres = [\n{rows}]\n"
     )
 

@@ -21,7 +21,10 @@ CENTRES = 64
 LEAST = 10
 """People in a group at least: the mean of fewer is left out, so that it describes nobody."""
 
-SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+USUAL = 0.84
+"""The share of faces that are no nearer to the crowd than is usual: nothing is demanded of them."""
+
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 _STEPS = 50
 
@@ -44,8 +47,8 @@ def fit_crowd(group: People, vectors: Vectors, protocol: str, seed: int = 0) -> 
     if len(centres) < decision.NEAREST:
         return None
     others = part(group, vectors, ~learnt)
-    middle = _middle(centres, *others)
-    crowds = [Crowd(centres, share, middle, ()) for share in SHARES]
+    usual = _usual(centres, *others)
+    crowds = [Crowd(centres, share, usual, ()) for share in SHARES]
     curves = [measured(crowd, *others) for crowd in crowds]
     supported = [rate for rate in RATES if supports(curves[0], rate, wrong=30)]
     if not supported:
@@ -59,7 +62,7 @@ def fit_crowd(group: People, vectors: Vectors, protocol: str, seed: int = 0) -> 
         f"of {len(faces):,} others demands"
     )
     points = operating_points(curves[best], words, vectors.contract)
-    return Crowd(centres, SHARES[best], middle, tuple(points))
+    return Crowd(centres, SHARES[best], usual, tuple(points))
 
 
 def measured(crowd: Crowd, group: People, vectors: Vectors) -> Curve:
@@ -106,11 +109,13 @@ def _faces(person: Ints, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return means
 
 
-def _middle(centres: NDArray[np.float32], group: People, vectors: Vectors) -> float:
-    """The nearness of an average face, people weighted alike."""
+def _usual(centres: NDArray[np.float32], group: People, vectors: Vectors) -> float:
+    """The nearness that a share `USUAL` of faces does not exceed, people weighted alike."""
     near = decision.nearness(centres, vectors.matrix[vectors.usable])
     weights = 1.0 / np.bincount(group.person)[group.person[vectors.usable]]
-    return float(np.average(near, weights=weights))
+    order = np.argsort(near)
+    running = np.cumsum(weights[order])
+    return float(near[order][np.searchsorted(running, USUAL * running[-1])])
 
 
 def _fnmr(rates: Curve, fmr: float) -> float:

@@ -311,7 +311,7 @@ def run(group: People, vectors: Vectors, split: Split, crowd: Crowd | None = Non
 class Promise:
     """The FPIR that a threshold promises in a gallery of a size, and what was measured.
 
-    `threshold` is that of an average face. `measured` is the mean over random galleries,
+    `threshold` is that of a usual face. `measured` is the mean over random galleries,
     `interval` where the FPIR of one such gallery lies 95% of the time (people and galleries both
     drawn anew); `fnir` is the mean likewise, None when nobody enrolled has a second picture.
     """

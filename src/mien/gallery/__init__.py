@@ -6,7 +6,7 @@ follows from the URI given to `open_gallery`, and nothing else changes.
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,19 +17,19 @@ import PIL.Image
 
 from mien import decision
 from mien.detection import Choose, only
-from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, LowQuality
+from mien.embedding import fuse, require_contract
+from mien.errors import GalleryUnavailable, InputError, LowQuality, UnknownSubject
 from mien.gallery.audit import Receipt
 from mien.gallery.cipher import key_from_environment
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
 from mien.gallery.store import Entry, Stats, Store, Subject, Where, check_subject
-from mien.images import Source, read_image
+from mien.images import Source, encode_image, read_image
 from mien.recognition import Recognizer
-from mien.types import Embedding, Identification, Image, Match, RecognizedFace, Template
+from mien.types import Box, Embedding, Identification, Image, Match, RecognizedFace, Template
 
 __all__ = [
-    "MIN_QUALITY", "Entry", "Gallery", "Receipt", "Stats", "Store", "Subject", "Where",
+    "MIN_QUALITY", "Entry", "Gallery", "Receipt", "Stats", "Store", "Subject", "Where", "entry_of",
     "open_gallery",
 ]  # fmt: skip
 
@@ -40,7 +40,7 @@ MIN_QUALITY = 0.2
 def open_gallery(
     uri: str | os.PathLike[str], *, create: bool = True, key: bytes | None = None
 ) -> "Gallery":
-    """Open a gallery: a path, `sqlite:///PATH` or `postgresql://...`.
+    """Open a gallery: a path, `sqlite:///PATH`, `postgresql://...` or `milvus://HOST:PORT`.
 
     A collection other than "default" is named after a `#`, as in `people.mien#visitors`:
     collections of one gallery have their own people, contract and retention period. What does not
@@ -53,17 +53,23 @@ def open_gallery(
     collection = name or DEFAULT_COLLECTION
     key = key or key_from_environment()
     scheme, separator, rest = text.partition("://")
-    if scheme in ("postgresql", "postgres") and separator:
-        from mien.gallery.postgres import PostgresStore
-
+    if separator and scheme in ("postgresql", "postgres", "milvus"):
         if key is not None:
             raise GalleryUnavailable(
-                scheme, "a key was given, and galleries in PostgreSQL are not encrypted by mien"
+                scheme, "a key was given, and galleries in a server are not encrypted by mien"
             )
+        if scheme == "milvus":
+            from mien.gallery.milvus import MilvusStore
+
+            return Gallery(MilvusStore(text, create, collection))
+        from mien.gallery.postgres import PostgresStore
+
         return Gallery(PostgresStore(text, create, collection))
     if separator and scheme != "sqlite":
         raise GalleryUnavailable(
-            text, f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..."
+            text,
+            f"unknown kind {scheme!r}; known: a path, sqlite:///PATH, postgresql://..., "
+            f"milvus://HOST:PORT",
         )
     path = Path((rest[1:] if rest.startswith("/") else rest) if separator else text)
     return Gallery(SqliteStore(path, create, collection, key=key))
@@ -85,12 +91,14 @@ class Gallery:
         min_quality: float = MIN_QUALITY,
         metadata: Mapping[str, str] | None = None,
         negative: bool = False,
+        keep_crop: bool = False,
     ) -> list[Template]:
         """Add pictures of a person; when this returns they are on disk.
 
         `metadata` is kept with each template, for `where` of a search. `negative` pictures show
         somebody who was taken for this person and is not: faces closer to them than to the
-        person's own pictures no longer match.
+        person's own pictures no longer match. `keep_crop` also keeps the part of each picture
+        around the face, for another model to make a vector from; only an encrypted gallery does.
 
         All or nothing: a picture that cannot be used raises (`NoFaceFound`, `SeveralFacesFound`,
         `LowQuality`, `UnreadableImage`, ...) and none is enrolled. The first enrolment fixes the
@@ -100,16 +108,13 @@ class Gallery:
         if not pictures:
             raise InputError(f"no pictures given to enrol {subject!r}")
         self.require(recognizer.contract)
-        entries = []
-        for picture in pictures:
-            image = read_image(picture)
-            face = usable(recognizer.embed(image, choose), image.source, min_quality)
-            quality, digest = face.quality.value, _sha256(picture)
-            entries.append(
-                Entry(
-                    subject, face.embedding, image.source, quality, metadata or {}, negative, digest
-                )
+        entries = [
+            entry_of(
+                subject, picture, recognizer, choose=choose, min_quality=min_quality,
+                metadata=metadata, negative=negative, keep_crop=keep_crop,
             )
+            for picture in pictures
+        ]  # fmt: skip
         return self.add(entries)
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
@@ -180,6 +185,30 @@ class Gallery:
         """What is enrolled of one person. Raises `UnknownSubject`."""
         return self.store.templates(subject)
 
+    def entries(self, subject: str | None = None) -> Iterator[Entry]:
+        """Everything enrolled, of one person or of all, with vectors; oldest first."""
+        return (entry for _, entry in self.store.entries(subject=subject))
+
+    def fused(self, subject: str) -> Embedding:
+        """One vector for a person: the direction of the mean of their templates' vectors.
+
+        Raises `UnknownSubject`, also for one with nothing but negatives.
+        """
+        vectors = [e.embedding for e in self.entries(subject) if not e.negative]
+        if not vectors:
+            raise UnknownSubject(subject)
+        return fuse(vectors)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        """Put entries in place of all that was enrolled of a person, if anything, in one step.
+
+        The old ones are erased as by `remove`. Raises `ContractMismatch`, and `InputError` unless
+        all entries are of that person and there are some.
+        """
+        for entry in entries:
+            require_contract(entries[0].embedding.contract, entry.embedding.contract)
+        return self.store.replace(subject, entries)
+
     def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
         """Forget a person, or only some templates of theirs, by id: how many templates went.
 
@@ -188,14 +217,15 @@ class Gallery:
         """
         return self.store.remove(subject, templates)
 
-    def rename(self, subject: str, new: str) -> int:
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         """Give a person another name: how many templates they have brought with them.
 
-        When somebody has that name already, the two become one. Nothing of the old name is left.
-        Raises `UnknownSubject`, and `InputError` for an empty name.
+        When somebody has that name already, `merge` makes the two one; without, raises
+        `GalleryError`. Nothing of the old name is left. Raises `UnknownSubject`, and `InputError`
+        for an empty name.
         """
         check_subject(new)
-        return self.store.rename(subject, new)
+        return self.store.rename(subject, new, merge=merge)
 
     def require(self, contract: str) -> None:
         """Raise `ContractMismatch` unless vectors of `contract` belong in this gallery."""
@@ -218,7 +248,7 @@ class Gallery:
 
     def __len__(self) -> int:
         """The number of templates."""
-        return self.store.stats().templates
+        return len(self.store)
 
     def close(self) -> None:
         """Release the store's files. Closing twice is fine."""
@@ -234,6 +264,34 @@ class Gallery:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def entry_of(
+    subject: str,
+    picture: Source,
+    recognizer: Recognizer,
+    *,
+    choose: Choose = only,
+    min_quality: float = MIN_QUALITY,
+    metadata: Mapping[str, str] | None = None,
+    negative: bool = False,
+    keep_crop: bool = False,
+) -> Entry:
+    """What `Gallery.enroll` makes of a picture. Raises as that does."""
+    image = read_image(picture)
+    face = usable(recognizer.embed(image, choose), image.source, min_quality)
+    return Entry(
+        subject, face.embedding, image.source, face.quality.value, metadata or {}, negative,
+        _sha256(picture), crop=_crop(image, face.face.box) if keep_crop else b"",
+    )  # fmt: skip
+
+
+def _crop(image: Image, box: Box) -> bytes:
+    """The face with half its size on every side, as a JPEG: any detector finds it again there."""
+    left, top = box.left - box.width / 2, box.top - box.height / 2
+    rows = slice(max(0, int(top)), max(1, int(top + 2 * box.height)))
+    columns = slice(max(0, int(left)), max(1, int(left + 2 * box.width)))
+    return encode_image(Image(np.ascontiguousarray(image.pixels[rows, columns])), "jpeg", 95)
 
 
 def _sha256(source: Source) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from mien.errors import GalleryUnavailable, MienError
 
 _BUSY_SECONDS = 30.0  # how long a writer waits for another process
+_CACHE_KIB = 32 * 1024  # the inner pages of some millions of templates
 _LOG_PAGES = 4096  # of 8 KiB: how long the log may become before it is moved into the file
 
 
@@ -31,6 +32,7 @@ class Database:
                 self.connection.execute("PRAGMA secure_delete = ON")
                 self.connection.execute("PRAGMA synchronous = FULL")
                 self.connection.execute("PRAGMA foreign_keys = ON")
+                self.connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 self.connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             except BaseException:
                 self.connection.close()

@@ -27,6 +27,7 @@ from mien.gallery.scan import Block, candidates, people_in
 from mien.types import Match
 
 _FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
+_OFTEN = 8  # searches from which a copy of the file in memory pays
 _BATCH = 4096
 _SAMPLE = 8192
 _AMONG = "IN (SELECT value FROM json_each(?))"
@@ -46,6 +47,7 @@ class Index:
         self._version: int | None = None  # of the collection, when it was last looked at
         self._erasures = ""
         self._write_from = _FILE_ROWS
+        self._searches = 0
 
     @property
     def wants_writing(self) -> bool:
@@ -83,6 +85,9 @@ class Index:
         """
         if self._quantizer is None:
             return [[] for _ in probes]
+        self._searches += 1
+        if self._file is not None and self._searches % _OFTEN == 0:
+            self._file.settle()
         blocks = self._blocks()
         if allowed is not None:
             blocks = [block.among(allowed) for block in blocks]
@@ -196,6 +201,10 @@ class Index:
         self, db: sqlite3.Connection, probe: NDArray[np.float32], scores: dict[int, float]
     ) -> set[int]:
         """Of subjects and their scores, those whose negatives are closer to the probe."""
+        if not db.execute(
+            "SELECT 1 FROM template WHERE collection = ? AND negative = 1", (self._collection,)
+        ).fetchone():
+            return set()
         rows = db.execute(
             f"SELECT id, subject, vector FROM template WHERE subject {_AMONG} AND negative = 1",
             (json.dumps(list(scores)),),

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, MissingExtra, UnknownSubject
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.errors import GalleryError, GalleryUnavailable, InputError, MissingExtra, UnknownSubject
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
 from mien.types import Embedding, Match, Template
 
 _SCHEMA = 1
@@ -99,30 +99,34 @@ class PostgresStore:
         return self._read(lambda db: self._state(db)[0])
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
+        with self._changing() as db:
+            return self._add(db, entries)
+
+    def _add(self, db: Any, entries: Sequence[Entry]) -> list[Template]:
         contract = entries[0].embedding.contract
         dimensions = entries[0].embedding.vector.size
         if any("\0" in text for e in entries for text in (e.subject, e.source)):
             raise InputError("PostgreSQL keeps no text with a NUL character in it")
+        if any(entry.crop for entry in entries):
+            raise InputError("pictures of faces are only kept in an encrypted, embedded gallery")
         if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
             raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
-        with self._writing() as db:
-            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
-            known, width = self._state(db)
-            if known is not None:
-                require_contract(known, contract)
-            lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
-            if len(lengths) > 1:
-                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-            if known is None:
-                db.execute(_TEMPLATE.format(table=self._table, dimensions=int(dimensions)))
-            subjects, fresh = self._subjects(db, entries)
-            templates = self._insert(db, entries, subjects)
-            db.execute(
-                "UPDATE mien.collection SET contract = %s, dimensions = %s WHERE id = %s",
-                (contract, dimensions, self._collection),
-            )
-            self._count(db, fresh, sum(not entry.negative for entry in entries))
-            return templates
+        known, width = self._state(db)
+        if known is not None:
+            require_contract(known, contract)
+        lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
+        if len(lengths) > 1:
+            raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
+        if known is None:
+            db.execute(_TEMPLATE.format(table=self._table, dimensions=int(dimensions)))
+        subjects, fresh = self._subjects(db, entries)
+        templates = self._insert(db, entries, subjects)
+        db.execute(
+            "UPDATE mien.collection SET contract = %s, dimensions = %s WHERE id = %s",
+            (contract, dimensions, self._collection),
+        )
+        self._count(db, fresh, sum(not entry.negative for entry in entries))
+        return templates
 
     def search(
         self, probes: NDArray[np.float32], limit: int, where: Where | None = None
@@ -139,7 +143,9 @@ class PostgresStore:
 
         return self._read(run)
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
+        of, whom = ("", ()) if subject is None else ("AND s.name_sha256 = %s", (_digest(subject),))
+
         def batch(db: Any) -> tuple[str, list[Any]]:
             contract, _ = self._state(db)
             if contract is None:
@@ -147,7 +153,7 @@ class PostgresStore:
             return contract, db.execute(
                 f"SELECT t.id, s.name, vector, source, source_sha256, metadata, quality, negative, "
                 f"t.created FROM mien.{self._table} t JOIN mien.subject s ON s.id = t.subject "
-                f"WHERE t.id > %s ORDER BY t.id LIMIT {_BATCH}", (after,),
+                f"WHERE t.id > %s {of} ORDER BY t.id LIMIT {_BATCH}", (after, *whom),
             ).fetchall()  # fmt: skip
 
         while True:
@@ -190,27 +196,36 @@ class PostgresStore:
         return self._read(run)
 
     def remove(self, subject: str, templates: Collection[int] | None = None) -> int:
-        with self._writing() as db:
-            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
-            id_ = self._subject(db, subject)
-            rows = db.execute(
-                f"DELETE FROM mien.{self._table} WHERE subject = %s "
-                f"AND (%s::bigint[] IS NULL OR id = ANY(%s)) RETURNING negative",
-                (id_, *2 * [None if templates is None else list(templates)]),
-            ).fetchall()
-            gone = db.execute(
-                f"DELETE FROM mien.subject WHERE id = %s AND NOT EXISTS "
-                f"(SELECT FROM mien.{self._table} WHERE subject = %s)", (id_, id_)
-            ).rowcount  # fmt: skip
-            self._count(db, -gone, -sum(not negative for (negative,) in rows))
-            return len(rows)
+        with self._changing() as db:
+            return self._delete(db, self._subject(db, subject), templates)
 
-    def rename(self, subject: str, new: str) -> int:
+    def _delete(self, db: Any, id_: int, templates: Collection[int] | None = None) -> int:
+        rows = db.execute(
+            f"DELETE FROM mien.{self._table} WHERE subject = %s "
+            f"AND (%s::bigint[] IS NULL OR id = ANY(%s)) RETURNING negative",
+            (id_, *2 * [None if templates is None else list(templates)]),
+        ).fetchall()
+        gone = db.execute(
+            f"DELETE FROM mien.subject WHERE id = %s AND NOT EXISTS "
+            f"(SELECT FROM mien.{self._table} WHERE subject = %s)", (id_, id_)
+        ).rowcount  # fmt: skip
+        self._count(db, -gone, -sum(not negative for (negative,) in rows))
+        return len(rows)
+
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        check_replacement(subject, entries)
+        with self._changing() as db:
+            if (id_ := self._find(db, subject)) is not None:
+                self._delete(db, id_)
+            return self._add(db, entries)
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         if "\0" in new:
             raise InputError("PostgreSQL keeps no text with a NUL character in it")
-        with self._writing() as db:
-            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
+        with self._changing() as db:
             old = self._subject(db, subject)
+            if not merge and self._find(db, new) not in (None, old):
+                raise GalleryError(taken(subject, new))
             fresh = db.execute(
                 "INSERT INTO mien.subject (collection, name, name_sha256, created) "
                 "SELECT collection, %s, %s, created FROM mien.subject WHERE id = %s "
@@ -224,6 +239,15 @@ class PostgresStore:
                 db.execute("DELETE FROM mien.subject WHERE id = %s", (old,))
                 self._count(db, fresh - 1, 0)
             return int(moved)
+
+    def __len__(self) -> int:
+        def run(db: Any) -> int:
+            row = db.execute(
+                "SELECT templates FROM mien.collection WHERE id = %s", (self._collection,)
+            )
+            return int(row.fetchone()[0])
+
+        return self._read(run)
 
     def compact(self) -> None:
         """Rewrite the tables without what was deleted; they are locked meanwhile."""
@@ -253,6 +277,13 @@ class PostgresStore:
         with self._lock:
             self._closed = True
             self._connection.close()
+
+    @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        """A transaction of the one writer that a collection has at a time."""
+        with self._writing() as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK, self._collection))
+            yield db
 
     # -- opening
 
@@ -317,14 +348,18 @@ class PostgresStore:
             "WHERE id = %s", (subjects, templates, self._collection),
         )  # fmt: skip
 
-    def _subject(self, db: Any, name: str) -> int:
+    def _find(self, db: Any, name: str) -> int | None:
         row = db.execute(
             "SELECT id FROM mien.subject WHERE collection = %s AND name_sha256 = %s",
             (self._collection, _digest(name)),
         ).fetchone()
-        if row is None:
+        return None if row is None else int(row[0])
+
+    def _subject(self, db: Any, name: str) -> int:
+        id_ = self._find(db, name)
+        if id_ is None:
             raise UnknownSubject(name)
-        return int(row[0])
+        return id_
 
     def _subjects(self, db: Any, entries: Sequence[Entry]) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""

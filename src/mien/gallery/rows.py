@@ -24,7 +24,9 @@ erased from one is erased from both."""
 
 _ENTRIES = (
     "SELECT template.id, subject.id, name, vector, source, source_sha256, metadata, quality, "
-    "negative, template.created FROM template JOIN subject ON subject.id = template.subject"
+    "negative, template.created, picture FROM template "
+    "JOIN subject ON subject.id = template.subject "
+    "LEFT JOIN crop ON crop.template = template.id"
 )
 
 
@@ -69,7 +71,7 @@ class Rows:
         """New templates, and rows for subjects that are new."""
         subjects, fresh = self._subjects(db, entries, now)
         first = self.newest(db) + 1
-        rows, tags, templates = [], [], []
+        rows, tags, crops, templates = [], [], [], []
         for id_, entry in enumerate(entries, first):
             created = entry.created or now
             vector = entry.embedding.vector.astype("<f4", copy=False).tobytes()
@@ -82,9 +84,12 @@ class Rows:
                 self._seal(text, f"metadata:{id_}"),
             ))  # fmt: skip
             tags += [(self._tag(key, value), id_) for key, value in entry.metadata.items()]
+            if entry.crop:
+                crops.append((id_, self.cipher.seal(entry.crop, f"crop:{id_}")))
             templates.append(Template(id_, entry.subject, entry.source, entry.quality, created))
         db.executemany("INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
+        db.executemany("INSERT INTO crop VALUES (?, ?)", crops)
         db.execute(
             "UPDATE collection SET version = version + 1, subjects = subjects + ?, "
             "templates = templates + ? WHERE id = ?",
@@ -93,18 +98,20 @@ class Rows:
         return templates
 
     def entries(
-        self, db: sqlite3.Connection, after: int, limit: int
+        self, db: sqlite3.Connection, after: int, limit: int, subject: str | None
     ) -> tuple[list[tuple[Any, ...]], str]:
         """Rows for `entry`, of the templates after one, oldest first; and their contract."""
+        whose = None if subject is None else self.cipher.lookup(subject)
         rows = db.execute(
             f"{_ENTRIES} WHERE template.collection = ? AND template.id > ? "
-            "ORDER BY template.id LIMIT ?", (self.collection, after, limit),
-        ).fetchall()  # fmt: skip
+            f"{'' if whose is None else 'AND lookup = ?'} ORDER BY template.id LIMIT ?",
+            (self.collection, after, *([] if whose is None else [whose]), limit),
+        ).fetchall()
         return rows, str(self.field(db, "contract"))
 
     def entry(self, row: tuple[Any, ...], contract: str) -> Entry:
         """What was enrolled, from one of the rows of `entries`."""
-        id_, subject, name, vector, source, sha256, metadata, quality, negative, created = row
+        id_, subject, name, vector, source, sha256, metadata, quality, negative, made, crop = row
         return Entry(
             self.open_text(name, f"name:{subject}"),
             Embedding(self._open_vector(vector, id_), contract),
@@ -113,7 +120,8 @@ class Rows:
             json.loads(self.open_text(metadata, f"metadata:{id_}")),
             bool(negative),
             self.open_text(sha256, f"sha256:{id_}"),
-            created,
+            made,
+            b"" if crop is None else self.cipher.open(crop, f"crop:{id_}"),
         )
 
     def delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
@@ -129,6 +137,7 @@ class Rows:
             f"SELECT count(*) FROM template WHERE negative = 0 AND id IN {among}", (text,)
         ).fetchone()[0]
         db.execute(f"DELETE FROM tag WHERE template IN {among}", (text,))
+        db.execute(f"DELETE FROM crop WHERE template IN {among}", (text,))
         db.execute(f"DELETE FROM template WHERE id IN {among}", (text,))
         gone = db.execute(
             f"DELETE FROM subject WHERE id IN {among} "

@@ -10,7 +10,7 @@ from mien.gallery.database import Database
 
 DEFAULT_COLLECTION = "default"
 _APPLICATION = int.from_bytes(b"mien", "big")  # marks the file as ours in its header
-_SCHEMA = 2
+_SCHEMA = 3
 _PAGE = 8192  # bytes: three vectors of 512 float32 fit; in pages of 4096 only one
 
 _TABLES = """
@@ -56,6 +56,10 @@ CREATE TABLE tag (                         -- metadata again, for filters
     PRIMARY KEY (tag, template)
 ) WITHOUT ROWID;
 CREATE INDEX tag_template ON tag (template);
+CREATE TABLE crop (
+    template INTEGER PRIMARY KEY,
+    picture BLOB NOT NULL                  -- sealed: there are none in a gallery without a key
+);
 CREATE TABLE audit (
     line INTEGER PRIMARY KEY AUTOINCREMENT,
     time TEXT NOT NULL,
@@ -91,6 +95,8 @@ def prepare(
         )
     if schema == 1:
         _upgrade_from_1(database)
+    elif schema == 2:
+        _upgrade_from_2(database)
     sealed = _open_cipher(database, key)
     find = "SELECT id FROM collection WHERE name = ?"
     row = db.execute(find, (name,)).fetchone()
@@ -173,6 +179,15 @@ def _upgrade_from_1(database: Database) -> None:
             "templates = (SELECT count(*) FROM template)", (contract, width or 0),
         )  # fmt: skip
     db.execute("PRAGMA foreign_keys = ON")
+
+
+def _upgrade_from_2(database: Database) -> None:
+    """Format 2 had no crops."""
+    with database.writing() as db:
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS crop (template INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
+        )
+        db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
 def _open_cipher(database: Database, key: bytes | None) -> cipher.Cipher:

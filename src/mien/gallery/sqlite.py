@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.embedding import require_contract
-from mien.errors import GalleryUnavailable, InputError, UnknownSubject
+from mien.errors import GalleryError, GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery import audit, schema
 from mien.gallery.audit import Line, Receipt
 from mien.gallery.cipher import AesGcm
@@ -31,7 +31,7 @@ from mien.gallery.index import Index
 from mien.gallery.kernels import Kernel, fastest_kernel
 from mien.gallery.rows import Rows
 from mien.gallery.schema import DEFAULT_COLLECTION
-from mien.gallery.store import Entry, Stats, Subject, Where
+from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
 from mien.types import Match, Template
 
 _BATCH = 4096
@@ -79,25 +79,9 @@ class SqliteStore:
             return None if contract is None else str(contract)
 
     def add(self, entries: Sequence[Entry]) -> list[Template]:
-        contract = entries[0].embedding.contract
-        dimensions = len(entries[0].embedding.vector)
-        now = schema.now()
-        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
-            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         with self._database.writing() as db:
-            known, width = db.execute(
-                "SELECT contract, dimensions FROM collection WHERE id = ?", (self._rows.collection,)
-            ).fetchone()
-            if known is not None:
-                require_contract(known, contract)
-            lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
-            if len(lengths) > 1:
-                raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
-            db.execute(
-                "UPDATE collection SET contract = ?, dimensions = ? WHERE id = ?",
-                (contract, dimensions, self._rows.collection),
-            )
-            templates = self._rows.insert(db, entries, now)
+            now = schema.now()
+            templates = self._insert(db, entries, now)
             self._log(db, "add", None, len(entries), now)
         return templates
 
@@ -117,10 +101,10 @@ class SqliteStore:
             self._write_index()
         return found
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         while True:
             with self._database.reading() as db:
-                rows, contract = self._rows.entries(db, after, _BATCH)
+                rows, contract = self._rows.entries(db, after, _BATCH, subject)
             for row in rows:
                 with self._database.translated():
                     found = self._rows.entry(row, contract)
@@ -181,13 +165,30 @@ class SqliteStore:
         receipt = Receipt(gallery, line.collection, line.subject, count, line.time, line.chain)
         return receipt.signed(self.receipt_key())
 
-    def rename(self, subject: str, new: str) -> int:
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        check_replacement(subject, entries)
+        gone: dict[int, list[int]] = {}
+        with self._database.writing() as db:
+            now = schema.now()
+            if self._rows.find(db, subject) is not None:
+                for rows, row in self._rows.everywhere(db, subject):
+                    gone[rows.collection] = list(rows.held(db, row))
+                    rows.delete(db, gone[rows.collection])
+            templates = self._insert(db, entries, now)
+            self._log(db, "replace", subject, len(entries), now)
+        if gone:
+            self._clear_traces(gone)
+        return templates
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         with self._database.writing() as db:
             places, now = self._rows.everywhere(db, subject), schema.now()
             held = {rows.collection: rows.held(db, row) for rows, row in places}
             count = sum(map(len, held.values()))
             if new == subject:
                 return count
+            if not merge and self._rows.find(db, new) is not None:
+                raise GalleryError(taken(subject, new))
             for rows, row in places:
                 since = db.execute("SELECT created FROM subject WHERE id = ?", (row,)).fetchone()
                 found = held[rows.collection]
@@ -316,6 +317,10 @@ class SqliteStore:
             self._log(db, "rekey", None, 0, schema.now())
         self._database.empty_log()
 
+    def __len__(self) -> int:
+        with self._database.reading() as db:
+            return int(self._rows.field(db, "templates"))
+
     def compact(self) -> None:
         self._database.compact()
         self._rebuild_index()
@@ -337,6 +342,27 @@ class SqliteStore:
             self._index.close()
 
     # -- traces and the log
+
+    def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
+        contract = entries[0].embedding.contract
+        dimensions = len(entries[0].embedding.vector)
+        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
+            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
+        if any(entry.crop for entry in entries) and not self._cipher.sealed:
+            raise InputError("pictures of faces are only kept in an encrypted gallery")
+        known, width = db.execute(
+            "SELECT contract, dimensions FROM collection WHERE id = ?", (self._rows.collection,)
+        ).fetchone()
+        if known is not None:
+            require_contract(known, contract)
+        lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
+        if len(lengths) > 1:
+            raise InputError(f"vectors of one gallery have one length, got {sorted(lengths)}")
+        db.execute(
+            "UPDATE collection SET contract = ?, dimensions = ? WHERE id = ?",
+            (contract, dimensions, self._rows.collection),
+        )
+        return self._rows.insert(db, entries, now)
 
     def _clear_traces(self, gone: dict[int, list[int]]) -> None:
         """What was deleted from the record goes from the indexes, their files and the log."""

@@ -21,7 +21,8 @@ class Entry:
     `source` names the picture and `source_sha256` is the digest of its bytes, in hex, or empty;
     `quality` is in [0, 1]. A `negative` entry says who the subject is *not*: a probe that is
     closer to it than to the subject's templates does not match the subject. `created` is an
-    ISO 8601 time in UTC, or None for now.
+    ISO 8601 time in UTC, or None for now. `crop` is a picture of the face, a whole file of bytes,
+    from which another model can make a vector; only an encrypted gallery keeps one.
 
     Raises `InputError` for a subject whose name is empty or not valid Unicode.
     """
@@ -34,6 +35,7 @@ class Entry:
     negative: bool = False
     source_sha256: str = ""
     created: str | None = None
+    crop: bytes = b""
 
     def __post_init__(self) -> None:
         check_subject(self.subject)
@@ -47,6 +49,23 @@ def check_subject(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:  # half a character: a file name of another encoding
         raise InputError(f"the name {name!r} is not valid Unicode") from error
+
+
+def check_replacement(subject: str, entries: Sequence[Entry]) -> None:
+    """Raise `InputError` unless the entries are of that subject and there are some."""
+    if not entries:
+        raise InputError(f"nothing is given in place of {subject!r}; to forget them, remove them")
+    others = {entry.subject for entry in entries} - {subject}
+    if others:
+        raise InputError(f"entries in place of {subject!r} are of {', '.join(sorted(others))}")
+
+
+def taken(subject: str, new: str) -> str:
+    """Why a subject cannot get the name of another without being merged."""
+    return (
+        f"somebody is enrolled as {new!r} already; to make them and {subject!r} one person, "
+        f"ask for it: merge"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +116,11 @@ class Store(Protocol):
         """
         ...
 
-    def entries(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+    def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         """Everything enrolled, negatives too, as (template id, entry) with ids over `after`.
 
-        Oldest first, read in batches: a store may change between two of them.
+        Oldest first, read in batches: a store may change between two of them. With `subject` only
+        what is enrolled of that person; nothing of an unknown one.
         """
         ...
 
@@ -120,12 +140,25 @@ class Store(Protocol):
         """
         ...
 
-    def rename(self, subject: str, new: str) -> int:
+    def replace(self, subject: str, entries: Sequence[Entry]) -> list[Template]:
+        """Put entries of a subject in place of all that was enrolled of them, if anything.
+
+        In one transaction: every search finds either the old or the new, and the old is erased as
+        by `remove`. Raises `InputError` unless all are of that subject and there are some.
+        """
+        ...
+
+    def rename(self, subject: str, new: str, *, merge: bool = False) -> int:
         """Enrol all templates of a subject under another name, and erase them under this one.
 
-        All or nothing, in one transaction: how many moved. Who has the new name already gets them
-        as well. The templates have new ids and keep everything else. Raises `UnknownSubject`.
+        All or nothing, in one transaction: how many moved. The templates have new ids and keep
+        everything else. Who has the new name already gets them as well with `merge`; without,
+        raises `GalleryError`. Raises `UnknownSubject`.
         """
+        ...
+
+    def __len__(self) -> int:
+        """How many templates there are, without negatives. Fast."""
         ...
 
     def compact(self) -> None:

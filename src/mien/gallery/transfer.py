@@ -33,10 +33,10 @@ _COLUMNS = (
 
 
 def export_entries(store: Store, path: Path) -> int:
-    """Write everything in a collection to a file, whole or not at all: how many templates.
+    """Write a collection to a file, whole or not at all: how many templates.
 
     The file's ending, `.npz` or `.parquet`, chooses the format. It holds names and vectors in the
-    clear, also those of an encrypted gallery.
+    clear, also those of an encrypted gallery, but no crops.
     """
     write = _writer(path)
     entries = [entry for _, entry in store.entries()]
@@ -61,13 +61,19 @@ def import_entries(store: Store, path: Path) -> int:
     return _copy(_read(path), store)
 
 
-def copy_entries(source: Store, target: Store) -> int:
+def copy_entries(source: Store, target: Store, *, crops: bool = True) -> int:
     """Enrol everything of one store in another, then compare row by row: how many were added.
 
-    Can be run again after an interruption. Raises `GalleryUnavailable` when the comparison fails.
+    Can be run again after an interruption. Without `crops` the pictures of faces stay behind;
+    with them, raises `InputError` when there are some and the target keeps none. Raises
+    `GalleryUnavailable` when the comparison fails.
     """
-    added = _copy((entry for _, entry in source.entries()), target)
-    missing = _digests(source) - _digests(target)
+
+    def given() -> Iterator[Entry]:
+        return (entry if crops else replace(entry, crop=b"") for _, entry in source.entries())
+
+    added = _copy(given(), target)
+    missing = {_digest(entry) for entry in given()} - _digests(target)
     if missing:
         raise GalleryUnavailable(
             target.stats().uri, f"{len(missing)} templates did not arrive as they were; "
@@ -79,7 +85,7 @@ def copy_entries(source: Store, target: Store) -> int:
 class Embeds(Protocol):
     """What makes vectors of another contract: a `Recognizer` and a policy for choosing a face."""
 
-    def __call__(self, source: str) -> RecognizedFace: ...
+    def __call__(self, source: str | bytes) -> RecognizedFace: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,11 @@ class Reembedded:
 def reembed(
     source: Store, target: Store, embed: Embeds, *, dry_run: bool = False
 ) -> Iterator[Reembedded]:
-    """Make every template of a collection anew from its original file, into another store.
+    """Make every template of a collection anew, into another store.
 
-    Resumable: what the target has is not made again. A file that is missing, has changed since
-    (by its digest) or shows no usable face is reported and left out. With `dry_run` only the
-    files are checked.
+    From its original file; where that is missing or has changed since (by its digest), from the
+    crop that was kept. Resumable: what the target has is not made again. What has neither, or
+    shows no usable face, is reported and left out. With `dry_run` nothing is embedded.
     """
     done = {_key(entry) for _, entry in target.entries()}
     batch: list[Entry] = []
@@ -105,9 +111,12 @@ def reembed(
         if _key(entry) in done:
             continue
         reason = _unusable(entry)
+        picture: str | bytes = entry.source
+        if reason is not None and entry.crop:
+            reason, picture = None, entry.crop
         if reason is None and not dry_run:
             try:
-                face = embed(entry.source)
+                face = embed(picture)
             except InputError as error:
                 reason = str(error)
             else:
@@ -156,7 +165,7 @@ def _digest(entry: Entry) -> bytes:
         entry.embedding.contract, sorted(entry.metadata.items()), float(np.float32(entry.quality)),
     ])  # fmt: skip
     vector = entry.embedding.vector.astype("<f4").tobytes()
-    return hashlib.sha256(text.encode() + vector).digest()
+    return hashlib.sha256(text.encode() + vector + hashlib.sha256(entry.crop).digest()).digest()
 
 
 def _key(entry: Entry) -> tuple[str, str, bool]:

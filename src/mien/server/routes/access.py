@@ -36,7 +36,8 @@ Serving = Annotated[Service, Depends(_service)]
 
 
 def with_slashes(name: str) -> str:
-    return name.replace("\0", "/")  # see `app._keep_segments_whole`
+    """A name from an address, with the slashes that `app._keep_segments_whole` hid."""
+    return name.replace("\0", "/")
 
 
 async def _gallery_name(gallery: Annotated[str, Path(max_length=600, examples=["staff"])]) -> str:

@@ -50,6 +50,7 @@ def picture_of(image: Image, faces: list[m.AnyFace]) -> m.PictureOf[m.AnyFace]:
 
 
 def found_face(face: Face, quality: Quality) -> m.FoundFace:
+    """A face that was not embedded, as a reply tells it."""
     return m.FoundFace(**_place(face), quality=quality.value, reasons=list(quality.reasons))
 
 
@@ -72,9 +73,11 @@ def facts(face: RecognizedFace | Described | Analysis) -> dict[str, Any]:
 
 
 def numbers(face: RecognizedFace) -> list[float]:
+    """The vector of a face, to eight decimals."""
     numbers: list[float] = face.embedding.vector.astype(float).round(8).tolist()
     return numbers
 
 
 def rounded(score: float) -> float:
+    """A score to five decimals."""
     return round(score, 5)

@@ -124,7 +124,7 @@ class Moving:
                     opened.templates(new)
                 elif new != self.subject and _templates(opened, new):
                     raise Conflict("somebody has this name; merge makes the two one")
-                count = opened.rename(self.subject, new)
+                count = opened.rename(self.subject, new, merge=action == "merge")
                 service.reviews.rename(gallery, self.subject, new)
                 service.audit(action, self.key, gallery, self.subject, count, new)
                 return opened.templates(new)
@@ -268,6 +268,7 @@ def _digest_of(template: Template) -> str:
 
 
 def etag(templates: Sequence[Template]) -> str:
+    """Names the state of a person, for `If-Match`."""
     state = " ".join(f"{template.id}" for template in templates)
     return f'"{hashlib.sha256(state.encode()).hexdigest()[:16]}"'
 
