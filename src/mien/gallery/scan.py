@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mien.gallery.kernels import Kernel, Scores
 from mien.gallery.quantizer import Codes, Quantizer, Terms
 
+_AT_ONCE = 1 << 16  # bounds that stay in the second-level cache
+_FIRST = 1024
 _GATHERED = 0.25  # share of a block up to which the templates a filter lets through are copied out
 
 
@@ -49,7 +51,7 @@ class Block:
 def people_in(blocks: Iterable[Block], enough: int) -> int:
     """How many subjects there are, or `enough` as soon as there are that many."""
     found = np.zeros(0, np.int64)
-    for block in _growing(blocks):
+    for block in _growing(blocks, _AT_ONCE):
         found = np.union1d(found, block.subjects[block.subjects != 0])
         if len(found) >= enough:
             return enough
@@ -72,7 +74,7 @@ def candidates(
     scan = kernel(asked)
     best = [_Best(limit) for _ in probes]
     marks = np.full(len(probes), -np.inf, np.float32)
-    for block in _growing(blocks):
+    for block in _growing(blocks, max(_FIRST, _AT_ONCE // len(probes))):
         bounds = scan(block.terms, block.codes)
         at, column = np.nonzero(bounds >= marks) if len(probes) > 1 else _only(bounds, marks[0])
         if not len(at):
@@ -92,19 +94,20 @@ def candidates(
 
 def _only(bounds: Scores, mark: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`nonzero` of one column, three times as fast."""
-    at = np.flatnonzero(bounds[:, 0] >= mark)
+    column = bounds[:, 0]
+    at = np.flatnonzero(column >= mark) if column.max() >= mark else np.zeros(0, np.int64)
     return at, np.zeros_like(at)
 
 
-def _growing(blocks: Iterable[Block]) -> Iterator[Block]:
+def _growing(blocks: Iterable[Block], most: int) -> Iterator[Block]:
     """The same templates, starting with few: they set the mark that most others do not reach."""
-    height = 1024
+    height = _FIRST
     for block in blocks:
         start = 0
         while start < len(block):
             stop = min(len(block), start + height)
             yield block.rows(slice(start, stop))
-            start, height = stop, height * 4
+            start, height = stop, min(4 * height, most)
 
 
 class _Best:
