@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("what", choices=["speed", "decisions"])
     parser.add_argument("--data", type=Path, help="folder with lfw/")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--people", type=int, help="only the first so many of DevTest")
     parser.add_argument("--cache", type=Path, default=Path("lfw.npz"), help="described pictures")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, "
@@ -41,7 +42,8 @@ def main() -> None:
     elif arguments.data is None:
         sys.exit("decisions are measured on LFW: name its folder with --data")
     else:
-        decisions(arguments.data, arguments.cache, arguments.rounds)
+        people = _people(arguments.data / "lfw", arguments.people)
+        decisions(people, arguments.cache, arguments.rounds)
 
 
 # ------------------------------------------------------------------------------------------- speed
@@ -117,7 +119,7 @@ Track = list[RecognizedFace]
 Rule = Callable[[mien.Gallery, mien.Recognizer, Track], str | None]
 
 
-def decisions(data: Path, cache: Path, rounds: int) -> None:
+def decisions(people: dict[str, list[Path]], cache: Path, rounds: int) -> None:
     """Tracks of the people of LFW's DevTest who have three pictures or more.
 
     In each round one half of them is enrolled with one picture each, beside everybody who has
@@ -125,7 +127,6 @@ def decisions(data: Path, cache: Path, rounds: int) -> None:
     to eight, again and again in a shuffled order.
     """
     recognizer = mien.load()
-    people = _people(data / "lfw")
     faces = _described([path for paths in people.values() for path in paths], recognizer, cache)
     found = {name: [faces[p] for p in paths if p in faces] for name, paths in people.items()}
     several = [name for name, own in found.items() if len(own) >= 3]
@@ -163,9 +164,9 @@ def decisions(data: Path, cache: Path, rounds: int) -> None:
               f"{right / tracks[1]:6.1%}, as another {mistaken / tracks[1]:.2%}")  # fmt: skip
 
 
-def _people(lfw: Path) -> dict[str, list[Path]]:
+def _people(lfw: Path, count: int | None) -> dict[str, list[Path]]:
     lines = (lfw / "peopleDevTest.txt").read_text().splitlines()[1:]
-    names = [line.split("\t")[0] for line in lines if line]
+    names = [line.split("\t")[0] for line in lines if line][:count]
     return {n: sorted((lfw / "lfw-deepfunneled" / n).glob("*.jpg")) for n in names}
 
 
