@@ -1,11 +1,17 @@
 """What should not have been sent: the right status, clear words, nothing lost."""
 
+import io
 import struct
 import zlib
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+from PIL import Image as Pillow
 from starlette.testclient import TestClient
+
+import mien
+from mien.types import Image
 
 from .conftest import Serve
 
@@ -60,7 +66,8 @@ def test_a_body_of_50_megabytes(client: TestClient) -> None:
     expect(client.post("/v1/detect", content=text, headers=headers), 413, "BodyTooLarge")
     pieces = (text[i : i + 1_000_000] for i in range(0, len(text), 1_000_000))  # length untold
     expect(client.post("/v1/detect", content=pieces, headers=headers), 413, "BodyTooLarge")
-    expect(client.post(f"{TEAM}/search", content=text, headers=headers), 413, "BodyTooLarge")
+    for path in (f"{TEAM}/search", "/v1/group/vectors", f"{TEAM}/subjects/grace/rename"):
+        expect(client.post(path, content=text, headers=headers), 413, "BodyTooLarge")
 
 
 def test_too_many_pictures(serve: Serve, grace_jpg: bytes) -> None:
@@ -119,16 +126,15 @@ def test_verify_wants_two_pictures_with_a_face(
 
 def test_a_poor_face_is_not_enrolled(client: TestClient, grace_jpg: bytes) -> None:
     url = f"{TEAM}/subjects/grace?min_quality=1"
-    dark = client.put(f"{TEAM}/subjects/g?min_quality=1", files=files(_dimmed(grace_jpg)))
-    assert expect(dark, 422, "LowQuality")["reasons"]
+    soft = client.put(f"{TEAM}/subjects/g?min_quality=1", files=files(_blurred(grace_jpg)))
+    assert expect(soft, 422, "LowQuality")["reasons"] == ["blurred"]
     assert client.get(url).status_code == 404
 
 
-def _dimmed(picture: bytes) -> bytes:
-    import mien
-    from mien.types import Image
-
-    return mien.encode_image(Image(mien.read_image(picture).pixels // 8), "png")
+def _blurred(picture: bytes) -> bytes:
+    sharp = Pillow.open(io.BytesIO(picture)).convert("RGB")
+    soft = sharp.resize((40, 47)).resize(sharp.size)
+    return mien.encode_image(Image(np.asarray(soft)), "png")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "fpir=0", "fpir=2", "fpir=nan"])

@@ -67,7 +67,7 @@ class VectorsOfFaces(Message):
 
     contract: Contract
     vectors: list[list[float]] = Field(
-        min_length=1, max_length=20_000, examples=[[[0.081, -0.034, 0.102]]]
+        min_length=1, max_length=10_000, examples=[[[0.081, -0.034, 0.102]]]
     )
     pictures: list[str] | None = Field(None, examples=[["party.jpg"]])
     qualities: list[float] | None = Field(None, examples=[[0.83]])
