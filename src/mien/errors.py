@@ -95,7 +95,8 @@ class LowQuality(InputError):
     def __init__(self, source: str, value: float, reasons: Sequence[str]) -> None:
         super().__init__(
             f"the face in {source} is too poor to enrol (quality {value:.2f}): "
-            f"{', '.join(reasons)}; use a sharper, larger, more frontal picture"
+            f"{', '.join(reasons) or 'a little of everything'}; "
+            f"use a sharper, larger, more frontal picture"
         )
         self.source = source
         self.value = value

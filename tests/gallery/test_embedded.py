@@ -130,6 +130,23 @@ class TestIndexFile:
         assert len(after._index._tail) < index_module._FILE_ROWS
         after.close()
 
+    def test_the_copy_of_a_busy_process_follows_the_file(self, store, path, rows) -> None:
+        busy = SqliteStore(path)
+        for _ in range(2 * index_module._OFTEN):
+            assert everyone_is_found(busy, rows)
+        assert len(busy._index._file.blocks()) == 1
+        code = busy._index._quantizer.encode(rows[:1])[1].tobytes()
+        assert code in busy._index._file.blocks()[0].codes.tobytes()
+        store.add([entry("later", rows[0])])
+        store.remove("person 0")
+        for _ in range(2 * index_module._OFTEN):
+            assert busy.search(rows[:1], 1)[0][0].subject == "later"
+            assert everyone_is_found(busy, rows[4:], first=1)
+        assert code not in b"".join(b.codes.tobytes() for b in busy._index._file.blocks())
+        busy.remove("person 1")
+        assert everyone_is_found(store, rows[8:], first=2)
+        busy.close()
+
     def test_vectors_unlike_all_before_are_found(self, store, rows) -> None:
         strange = np.eye(4, 32, dtype=np.float32)
         store.add([entry(f"strange {i}", row) for i, row in enumerate(strange)])

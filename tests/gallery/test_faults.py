@@ -1,7 +1,7 @@
 """Processes killed at any moment, while they enrol, remove, replace, rename, compact, search and
 move everything to another model or another file.
 
-`MIEN_TEST_KILLS` is how many (default 15; 200 take about five minutes).
+`MIEN_TEST_KILLS` is how many (default 15; 200 take some minutes).
 """
 
 import hashlib
@@ -80,7 +80,7 @@ while True:
         mine[mine.index(old)] = new
         store.rename(new, old)
         mine[mine.index(new)] = old
-        print("kept", old, flush=True)
+        print("kept", old, new, flush=True)
     elif what < 0.75:
         store.compact()
     elif moves and what < 0.79:
@@ -141,8 +141,8 @@ def last_words(lines: list[str]) -> dict[str, set[str]]:
     for line in lines:
         word, *names = line.split()
         if word == "kept":
-            said["added"].update(names)
-            said["renaming"].clear()
+            said["renaming"].difference_update(names)
+            said["added"].add(names[0])
         elif word in said:
             for others in said.values():
                 others.difference_update(names)

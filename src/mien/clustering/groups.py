@@ -71,8 +71,9 @@ def cluster(
     )
     clean = good[pairs].all(axis=1)
     moved = groups.merge(pairs[clean])
+    among_good = faces[clean], scores[clean]
     for _ in range(_ROUNDS):
-        moved = groups.absorb(moved[part], faces[clean], scores[clean])[moved]
+        moved = groups.absorb(moved[part], *among_good)[moved]
     numbers = groups.lock
     # Now the poor ones: with every usable group locked, they can only be added to it.
     groups.lock = np.where(good, np.arange(len(good)), NONE)
@@ -287,12 +288,13 @@ class _Groups:
         the mean of its faces reaches what single faces need.
         """
         floor = self.needs.grouped.threshold
-        face, group = np.concatenate([faces, faces[:, ::-1]]).T
-        group, score = home[group], np.tile(scores, 2)
-        mine = home[face]
-        left = (self.sizes[mine] <= _REMNANT) & (self.lock[mine] == NONE)
-        left &= self.sizes[group] > self.sizes[mine]
-        face, group, score = face[left], group[left], score[left].astype(np.float64)
+        free = (self.sizes <= _REMNANT) & (self.lock == NONE)
+        found = []
+        for one, other in (faces.T, faces.T[::-1]):
+            mine, group = home[one], home[other]
+            left = free[mine] & (self.sizes[group] > self.sizes[mine])
+            found.append((one[left], group[left], scores[left].astype(np.float64)))
+        face, group, score = (np.concatenate(both) for both in zip(*found, strict=True))
         order = np.lexsort((-score, group, face))
         face, group, score = face[order], group[order], score[order]
         first = np.flatnonzero(np.diff(face, prepend=-1) | np.diff(group, prepend=-1))

@@ -27,6 +27,7 @@ from mien.gallery.scan import Block, candidates, people_in
 from mien.types import Match
 
 _FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
+_OFTEN = 8  # searches from which a copy of the file in memory pays
 _BATCH = 4096
 _SAMPLE = 8192
 _AMONG = "IN (SELECT value FROM json_each(?))"
@@ -46,6 +47,7 @@ class Index:
         self._version: int | None = None  # of the collection, when it was last looked at
         self._erasures = ""
         self._write_from = _FILE_ROWS
+        self._searches = 0
 
     @property
     def wants_writing(self) -> bool:
@@ -83,6 +85,9 @@ class Index:
         """
         if self._quantizer is None:
             return [[] for _ in probes]
+        self._searches += 1
+        if self._file is not None and self._searches % _OFTEN == 0:
+            self._file.settle()
         blocks = self._blocks()
         if allowed is not None:
             blocks = [block.among(allowed) for block in blocks]

@@ -1,7 +1,8 @@
 """Codes of templates in a file that processes share, and codes in memory.
 
 The file is mapped: opening a million templates reads it once, to check it, and all processes share
-one copy.
+one copy. A process that searches often takes a copy of its own (`settle`), in large pages, which
+are read half as fast again as those of a file.
 
     header   64 KiB: CRC-32, length, JSON (identity, quantiser, rows and sum of each chunk)
     chunk    16,384 rows: ids int64, subjects int64, terms 3 x float32, codes 4 bits a dimension;
@@ -100,6 +101,7 @@ class IndexFile:
                 raise StaleIndex
             self._header = header
             self._chunks: list[Block] = []
+            self._copy: Block | None = None
             self._map()
             if any(
                 _sum(chunk) != total for chunk, total in zip(self._chunks, header.sums, strict=True)
@@ -148,8 +150,13 @@ class IndexFile:
         return int(chunks[-1].ids[-1]) if chunks else 0
 
     def blocks(self) -> list[Block]:
-        """Its chunks; the arrays are views of the file."""
-        return self._chunks
+        """All templates; the arrays are views of the file, or the copy of them."""
+        return self._chunks if self._copy is None else [self._copy]
+
+    def settle(self) -> None:
+        """Keep a copy in memory until the file changes."""
+        if self._copy is None and self._chunks:
+            self._copy = joined(self._chunks)
 
     def replaced(self) -> bool:
         """Whether another process has put a new file in this one's place."""
@@ -200,6 +207,8 @@ class IndexFile:
         for number, chunk in enumerate(self._chunks):
             if _zero(chunk, ids):
                 sums[number] = _sum(chunk)
+        if self._copy is not None:
+            _zero(self._copy, ids)
         self._write_header(replace(self._header, sums=tuple(sums), erasures=erasures))
         self.sync()
 
@@ -210,7 +219,7 @@ class IndexFile:
 
     def close(self) -> None:
         """Let go; the memory is unmapped when nobody looks at a block of it any more."""
-        self._chunks = []
+        self._chunks, self._copy = [], None
         self._file.close()
 
     def _read_header(self) -> _Header | None:
@@ -226,6 +235,7 @@ class IndexFile:
         counts, dimensions = self._header.counts, self._header.identity.dimensions
         if len(self._mapped) < _HEADER + len(counts) * _chunk_bytes(dimensions):
             raise StaleIndex
+        self._copy = None
         self._chunks = [
             _chunk(self._mapped, number, count, dimensions) for number, count in enumerate(counts)
         ]
@@ -281,10 +291,19 @@ class Tail:
         self._count = needed
 
     def blocks(self) -> Iterator[Block]:
-        """Everything, in pieces as large as a chunk of the file."""
+        """Everything, as a view."""
         if self._arrays is not None:
-            for start in range(0, self._count, ROWS):
-                yield self._arrays.rows(slice(start, min(start + ROWS, self._count)))
+            yield self._arrays.rows(slice(self._count))
+
+
+def joined(blocks: list[Block]) -> Block:
+    """Several blocks as one, a copy."""
+    return Block(
+        np.concatenate([block.ids for block in blocks]),
+        np.concatenate([block.subjects for block in blocks]),
+        np.concatenate([block.terms for block in blocks], axis=1),
+        np.concatenate([block.codes for block in blocks]),
+    )
 
 
 def _open(path: Path) -> tuple[IO[bytes], bool]:

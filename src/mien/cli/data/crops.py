@@ -60,7 +60,7 @@ def crop_(
     \b
     mien data crop photos/ -o crops/                          # for --model embedded
     mien data crop photos/ -o crops/ --frame sface            # 112 x 112, as ArcFace and SFace
-    mien data crop photos/ -o crops/ --margin 0.15 --size 160 # boxes, as FaceNet learnt from
+    mien data crop photos/ -o crops/ --margin 0.15 --size 160 # upright boxes
 
     FOLDER has a sub-folder a person, or just pictures. DIR gets crops/, manifest.csv (where each
     crop came from: hash, box, landmarks, quality), refused.csv (what gave no crop, and why) and
