@@ -13,6 +13,7 @@ import mien
 from mien import errors
 from mien.cli import EXIT_STATUS, exit_status
 from mien.errors import MienError
+from mien.images import formats
 from mien.types import Embedding, Image
 
 CLASSES = {
@@ -119,7 +120,7 @@ def test_each_is_raised_by_what_users_call(
     """From the front door; LicenceNotAccepted has no model yet that could raise it."""
     gallery = mien.open_gallery(tmp_path / "g.mien")
     gallery.enroll("Eileen", eileen, recognizer)
-    blank, dark = np.zeros((50, 50, 3), np.uint8), (eileen.pixels * 0.04).astype(np.uint8)
+    blank, dark = np.zeros((50, 50, 3), np.uint8), (eileen.pixels * 0.03).astype(np.uint8)
     attempts = {
         mien.UnreadableImage: lambda: recognizer.recognize(tmp_path / "missing.jpg"),
         mien.ImageTooLarge: lambda: mien.read_image(eileen.pixels, mien.Limits(pixels=100)),
@@ -142,10 +143,10 @@ def test_each_is_raised_by_what_users_call(
 
 def test_missing_extra_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    mien.images._reader_of.cache_clear()
+    formats.reader_of.cache_clear()
     try:
         with pytest.raises(mien.MissingExtra) as caught:
             mien.read_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
         assert caught.value.install == "pip install 'mien[heic]'"
     finally:
-        mien.images._reader_of.cache_clear()
+        formats.reader_of.cache_clear()

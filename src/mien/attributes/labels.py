@@ -22,6 +22,7 @@ class LabelNetwork:
     session: Session
 
     def answer(self, image: Image, faces: Sequence[Face]) -> list[dict[str, Answer]]:
+        """See `Attribute`. Raises `ModelError` where the outputs are not those of the card."""
         frame = self.card.input.frame
         if frame is None:
             raise ModelError(f"the card of {self.card.id} does not say which crop it wants")

@@ -30,6 +30,7 @@ class MiniFasNet:
     sessions: tuple[Session, ...]
 
     def answer(self, image: Image, faces: Sequence[Face]) -> list[dict[str, Answer]]:
+        """See `Attribute`. Raises `ModelError` for a card without a measured threshold."""
         point = self._point()
         return [
             {"liveness": Liveness(point.accepts(score), score, point)}

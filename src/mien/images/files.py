@@ -123,6 +123,7 @@ def _walk_folder(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def why_not_opened(path: str, error: Exception) -> str:
+    """Why a file or folder cannot be opened, in words."""
     match error:
         case FileNotFoundError() | NotADirectoryError() if "://" in path:
             return "it does not exist (addresses are not fetched: download the picture first)"

@@ -25,6 +25,7 @@ _TO_8_BITS = ((np.arange(65536, dtype=np.uint32) * 255 + 32895) >> 16).astype(np
 
 
 def upright_rgb(picture: PIL.Image.Image) -> Pixels:
+    """The pixels of a picture, turned upright as its EXIF says, uint8 (height, width, 3)."""
     picture.load()  # first: a PNG may carry its EXIF after the pixels; a TIFF turns itself
     turn = _TURNS.get(_orientation(picture.info.get("exif")))
     return rgb(picture if turn is None else picture.transpose(turn))

@@ -39,9 +39,11 @@ class Changes:
     fill: Tensor
 
     def rows(self, which: slice) -> "Changes":
+        """Those of some faces."""
         return Changes(*(getattr(self, name)[which] for name in self.__slots__))
 
     def to(self, device: torch.device) -> "Changes":
+        """The same on another device."""
         return Changes(*(getattr(self, name).to(device) for name in self.__slots__))
 
 

@@ -78,6 +78,7 @@ class AngularClassifier(nn.Module):
         return cosines.amax(2), labels
 
     def classify(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy of scaled logits (n, classes)."""
         return functional.cross_entropy(logits * self.scale, labels, label_smoothing=self.smoothing)
 
 
@@ -342,6 +343,7 @@ class DistilRelations(nn.Module):
 
 
 def needed(batch: Batch) -> Tensor:
+    """The teacher's vectors of a batch. Raises `InputError` where there is no teacher."""
     if batch.targets is None:
         raise InputError("distillation needs a teacher: add [teacher] to the recipe")
     return batch.targets

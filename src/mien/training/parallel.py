@@ -32,6 +32,7 @@ class Team:
         return self.rank == 0
 
     def device(self) -> torch.device:
+        """Where this process computes: its own GPU if there are any, else the processor."""
         return (
             torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
         )

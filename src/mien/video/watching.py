@@ -139,8 +139,14 @@ def watch(
 class Enrolled(Protocol):
     """What a watcher asks of a gallery; a `Gallery` is one."""
 
-    def require(self, contract: str) -> None: ...
-    def search(self, probe: Embedding, limit: int) -> list[Match]: ...
+    def require(self, contract: str) -> None:
+        """Raise `ContractMismatch` unless vectors of `contract` belong in it."""
+        ...
+
+    def search(self, probe: Embedding, limit: int) -> list[Match]:
+        """The subjects most like a probe, best first."""
+        ...
+
     def __len__(self) -> int: ...
 
 
