@@ -23,7 +23,7 @@ def gallery(tmp_path: Path) -> Iterator[mien.Gallery]:
 @pytest.fixture(scope="module")
 def poor(eileen: Image, recognizer: mien.Recognizer) -> Image:
     """Found by the detector, but so dark that nobody should enrol it."""
-    dark = Image((eileen.pixels * 0.09).astype(np.uint8), "dark.png")
+    dark = Image((eileen.pixels * 0.04).astype(np.uint8), "dark.png")
     assert recognizer.embed(dark).quality.value < MIN_QUALITY
     return dark
 
