@@ -119,7 +119,7 @@ def test_each_is_raised_by_what_users_call(
     """From the front door; LicenceNotAccepted has no model yet that could raise it."""
     gallery = mien.open_gallery(tmp_path / "g.mien")
     gallery.enroll("Eileen", eileen, recognizer)
-    blank, dark = np.zeros((50, 50, 3), np.uint8), (eileen.pixels * 0.09).astype(np.uint8)
+    blank, dark = np.zeros((50, 50, 3), np.uint8), (eileen.pixels * 0.04).astype(np.uint8)
     attempts = {
         mien.UnreadableImage: lambda: recognizer.recognize(tmp_path / "missing.jpg"),
         mien.ImageTooLarge: lambda: mien.read_image(eileen.pixels, mien.Limits(pixels=100)),

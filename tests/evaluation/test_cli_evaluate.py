@@ -179,6 +179,9 @@ def test_classification(run: Run, astronauts: Path) -> None:
         (["classification", "{people}", "{tmp}"], "0 people"),
         (["lfw", "--data", "{tmp}", "--model", "a", "--model", "b", "--write", "x.toml"], "once"),
         (["folder", "{people}", "--calibrate"], "needs two people"),
+        (["folder", "{people}", "--as", "embedded"], "came with mien"),
+        (["folder", "{people}", "--as", "a b"], "not a plain name"),
+        (["folder", "{people}", "--as", "x", "--write", "x.toml"], "give one of the two"),
         (["cfp", "--data", "{tmp}"], "cannot read"),
     ],
 )
@@ -235,6 +238,12 @@ def test_calibration_of_lfw_and_its_card(run: Run, lfw_data: Path, tmp_path: Pat
     assert rates[0] == 0.1
     assert thresholds == sorted(thresholds)
     assert thresholds[0] == pytest.approx(0.878, abs=0.01)
+    run("lfw", "--data", str(data), "--as", "mine")
+    from mien import cards
+
+    mine = cards.bundle("mine")
+    assert mine.contract == cards.bundle("embedded").contract
+    assert [point.threshold for point in mine.operating_points] == thresholds
     card.write_text("id = 1\n", encoding="utf-8")
     with pytest.raises(InputError, match="not the card of a bundle"):
         run("lfw", "--data", str(data), "--calibrate", "--write", str(card))

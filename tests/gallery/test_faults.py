@@ -1,7 +1,7 @@
 """Processes killed at any moment, while they enrol, remove, replace, rename, compact, search and
 move everything to another model or another file.
 
-`MIEN_TEST_KILLS` is how many (default 15; 200 take about five minutes).
+`MIEN_TEST_KILLS` is how many (default 15; 200 take some minutes).
 """
 
 import hashlib

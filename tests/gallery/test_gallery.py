@@ -23,7 +23,7 @@ def gallery(tmp_path: Path) -> Iterator[mien.Gallery]:
 @pytest.fixture(scope="module")
 def poor(eileen: Image, recognizer: mien.Recognizer) -> Image:
     """Found by the detector, but so dark that nobody should enrol it."""
-    dark = Image((eileen.pixels * 0.09).astype(np.uint8), "dark.png")
+    dark = Image((eileen.pixels * 0.04).astype(np.uint8), "dark.png")
     assert recognizer.embed(dark).quality.value < MIN_QUALITY
     return dark
 
@@ -85,7 +85,7 @@ def test_main_path(
     """Enrol one of two: she is named in another print, the other one is unknown."""
     (template,) = gallery.enroll("Eileen", eileen, recognizer)
     assert (template.subject, template.source) == ("Eileen", eileen.source)
-    assert template.quality == pytest.approx(1.0)
+    assert 0.8 < template.quality <= 1.0
     assert (len(gallery), gallery.contract) == (1, recognizer.contract)
     print_ = mien.encode_image(Image((both.pixels * 0.7).astype(np.uint8)), "jpeg", quality=70)
     answers = gallery.identify(print_, recognizer)

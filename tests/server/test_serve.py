@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
 import mien
 from mien.errors import InputError
 from mien.gallery import Entry
-from mien.server import Galleries
+from mien.server import Galleries, create_app
 from mien.server.galleries import file_name, name_of
 from mien.server.keys import KeyFile
 from mien.server.problems import Conflict, UnknownGallery
@@ -124,11 +123,14 @@ def test_a_server_is_not_ready_with_a_damaged_gallery(tmp_path: Path) -> None:
         galleries.check()
 
 
-def test_nobody_is_believed_about_who_is_behind_a_proxy(tmp_path: Path) -> None:
-    app = FastAPI()
+def test_nobody_is_believed_about_who_is_behind_a_proxy(
+    recognizer: mien.Recognizer, tmp_path: Path
+) -> None:
+    app = create_app(recognizer, Galleries(tmp_path))
     assert configured(app, "127.0.0.1", 0).proxy_headers is False
     believed = configured(app, "127.0.0.1", 0, proxies="10.0.0.1")
     assert (believed.proxy_headers, believed.forwarded_allow_ips) == (True, "10.0.0.1")
+    app.state.service.close()
 
 
 def test_tls_by_files(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ class Task:
     setting: float
 
     def fit(self, vectors: Sequence[Vectors], labels: Labels) -> Learner:
+        """The learner, from one matrix for each model and the class (n,) of each row."""
         return KINDS[self.kind].learn(vectors[self.model], labels, self.setting)
 
 

@@ -29,6 +29,7 @@ class Linear:
     offsets: NDArray[np.float32]
 
     def log_probabilities(self, vectors: Vectors) -> Scores:
+        """(n, dim) to (n, classes): natural logarithms."""
         return log_softmax(vectors @ self.weights + self.offsets)
 
 
@@ -42,6 +43,7 @@ class Layers:
     out_offsets: NDArray[np.float32]  # (classes,)
 
     def log_probabilities(self, vectors: Vectors) -> Scores:
+        """(n, dim) to (n, classes): natural logarithms."""
         hidden = np.maximum(vectors @ self.weights + self.offsets, 0)
         return log_softmax(hidden @ self.out_weights + self.out_offsets)
 
@@ -61,6 +63,7 @@ class Neighbours:
     sharpness: NDArray[np.float64]  # ()
 
     def log_probabilities(self, vectors: Vectors) -> Scores:
+        """(n, dim) to (n, classes): natural logarithms."""
         likeness = vectors @ self.vectors.T
         scores = np.empty((len(vectors), len(self.starts)))
         for number, one in enumerate(np.split(likeness, self.starts[1:], axis=1)):

@@ -69,9 +69,9 @@ def command(
                 ]
                 album.save(name, annotate(image, marks))
             if as_json:
-                emit({"image": name, "faces": [_row(answer) for answer in found]})
+                emit({"image": name, "faces": list(map(_row, found, faces))})
             else:
-                _print(name, found)
+                _print(name, found, faces)
             needed += [answer.operating_point.threshold for answer in found]
         _explain(gallery, needed, fpir)
     batch.finish()
@@ -93,10 +93,12 @@ def _explain(gallery: Gallery, needed: list[float], fpir: float) -> None:
     )
 
 
-def _row(answer: Identification) -> dict[str, object]:
+def _row(answer: Identification, face: RecognizedFace) -> dict[str, object]:
     box = answer.face.box
     return {
         "box": rounded((box.left, box.top, box.right, box.bottom)),
+        "quality": round(face.quality.value, 3),
+        "reasons": list(face.quality.reasons),
         "subject": answer.subject,
         "score": round(answer.score, 5),
         "threshold": round(answer.operating_point.threshold, 5),
@@ -108,18 +110,22 @@ def _row(answer: Identification) -> dict[str, object]:
     }
 
 
-def _print(name: str, found: list[Identification]) -> None:
+def _print(name: str, found: list[Identification], faces: list[RecognizedFace]) -> None:
+    """A line a face; of one that stays unknown also what its picture lacks."""
     click.echo(name if found else f"{name}  no face")
-    for answer in found:
+    for answer, face in zip(found, faces, strict=True):
         subject = click.style(answer.subject or "unknown", bold=True,
                               fg="green" if answer.subject else "yellow")  # fmt: skip
         others = answer.candidates[1 if answer.subject else 0 :][:2]
         rest = ", ".join(f"{match.subject} {match.score:.3f}" for match in others)
+        lacks = "" if answer.subject else ", ".join(face.quality.reasons)
         box = answer.face.box
         score = f"score {answer.score:.3f}, needs " if answer.candidates else "needs "
         click.echo(
             f"  at ({box.left:.0f}, {box.top:.0f})  {subject}  "
-            f"{score}{answer.operating_point.threshold:.3f}" + (f"  next: {rest}" if rest else "")
+            f"{score}{answer.operating_point.threshold:.3f}"
+            + (f"  next: {rest}" if rest else "")
+            + (f"  poor picture: {lacks}" if lacks else "")
         )
 
 

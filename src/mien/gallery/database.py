@@ -94,6 +94,7 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
+        """Errors of SQLite, and of reading what mien did not write, as `GalleryUnavailable`."""
         try:
             yield
         except MienError:

@@ -15,7 +15,9 @@ from mien.gallery.kernels import Kernel, Scores
 from mien.gallery.quantizer import Codes, Quantizer, Terms
 
 _AT_ONCE = 1 << 16  # bounds that stay in the second-level cache
+_SHARED = 1 << 13  # templates at least that are scanned for all probes of a batch
 _FIRST = 1024
+_WAITING = 64  # templates that may wait until it is worth sorting them out
 _GATHERED = 0.25  # share of a block up to which the templates a filter lets through are copied out
 
 
@@ -74,7 +76,7 @@ def candidates(
     scan = kernel(asked)
     best = [_Best(limit) for _ in probes]
     marks = np.full(len(probes), -np.inf, np.float32)
-    for block in _growing(blocks, max(_FIRST, _AT_ONCE // len(probes))):
+    for block in _growing(blocks, max(_SHARED, _AT_ONCE // len(probes))):
         bounds = scan(block.terms, block.codes)
         at, column = np.nonzero(bounds >= marks) if len(probes) > 1 else _only(bounds, marks[0])
         if not len(at):
@@ -83,13 +85,11 @@ def candidates(
         at, column = at[alive], column[alive]
         upper = bounds[at, column]
         lower = upper - asked.margins[column] * block.terms[2, at]
-        for probe in np.unique(column):
+        found = np.stack([block.ids[at], block.subjects[at]]), np.stack([upper, lower])
+        for probe in np.unique(column) if len(probes) > 1 else range(1 if len(at) else 0):
             mine = column == probe if len(probes) > 1 else slice(None)
-            rows = at[mine]
-            marks[probe] = best[probe].take(
-                block.ids[rows], block.subjects[rows], upper[mine], lower[mine]
-            )
-    return [each.ids for each in best]
+            marks[probe] = best[probe].add(*(rows[:, mine] for rows in found))
+    return [each.ids() for each in best]
 
 
 def _only(bounds: Scores, mark: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -115,30 +115,32 @@ class _Best:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.ids = np.zeros(0, np.int64)
-        self._subjects = np.zeros(0, np.int64)
-        self._upper = np.zeros(0, np.float32)
-        self._lower = np.zeros(0, np.float32)
+        self._mark = -np.inf
+        self._waiting = 0
+        self._who = [np.zeros((2, 0), np.int64)]  # ids and subjects: what is kept, what waits
+        self._bounds = [np.zeros((2, 0), np.float32)]  # upper and lower
 
-    def take(
-        self,
-        ids: NDArray[np.int64],
-        subjects: NDArray[np.int64],
-        upper: NDArray[np.float32],
-        lower: NDArray[np.float32],
-    ) -> float:
+    def add(self, who: NDArray[np.int64], bounds: NDArray[np.float32]) -> float:
         """Add templates; the upper bound that later ones must have."""
-        ids = np.concatenate([self.ids, ids])
-        subjects = np.concatenate([self._subjects, subjects])
-        upper = np.concatenate([self._upper, upper])
-        lower = np.concatenate([self._lower, lower])
-        order = np.argsort(-lower, kind="stable")
-        _, first, which = np.unique(subjects[order], return_index=True, return_inverse=True)
-        best = lower[order[first]]  # of each subject
-        mark = -np.inf
+        self._who.append(who)
+        self._bounds.append(bounds)
+        self._waiting += who.shape[1]
+        if self._mark == -np.inf or self._waiting >= _WAITING:
+            self._sort_out()
+        return self._mark
+
+    def ids(self) -> NDArray[np.int64]:
+        """The templates that are left."""
+        self._sort_out()
+        ids: NDArray[np.int64] = self._who[0][0]
+        return ids
+
+    def _sort_out(self) -> None:
+        who, bounds = np.concatenate(self._who, axis=1), np.concatenate(self._bounds, axis=1)
+        order = np.argsort(-bounds[1], kind="stable")
+        _, first, which = np.unique(who[1, order], return_index=True, return_inverse=True)
+        best = bounds[1, order[first]]  # of each subject
         if len(best) >= self._limit:
-            mark = float(np.partition(best, -self._limit)[-self._limit])
-        kept = order[upper[order] >= np.maximum(mark, best[which])]
-        self.ids, self._subjects = ids[kept], subjects[kept]
-        self._upper, self._lower = upper[kept], lower[kept]
-        return mark
+            self._mark = float(np.partition(best, -self._limit)[-self._limit])
+        kept = order[bounds[0, order] >= np.maximum(self._mark, best[which])]
+        self._who, self._bounds, self._waiting = [who[:, kept]], [bounds[:, kept]], 0

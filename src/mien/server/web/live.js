@@ -42,10 +42,7 @@ function connect(mine) {
 }
 
 function hear(mine, message) {
-  if (message.kind === "ready") {
-    $("live-stage").classList.add("on");
-    return feed(mine);
-  }
+  if (message.kind === "ready") return feed(mine);
   if (message.kind === "scene") return show(mine, message);
   if (message.frame !== undefined) return; // one frame that could not be read: others come
   const problem = new Problem(message, message.status);
@@ -67,14 +64,22 @@ async function feed(mine) {
   }
 }
 
-function show(mine, scene) {
+/** Show the very frame that was answered: its boxes would be late on what the camera sees now. */
+async function show(mine, scene) {
   mine.answered = scene.frame + 1; // those before were dropped
-  for (const number of mine.frames.keys()) if (number < scene.frame) mine.frames.delete(number);
-  mine.frame = { file: mine.frames.get(scene.frame), width: scene.width, height: scene.height };
-  mine.times = [...mine.times, performance.now()].slice(-12);
+  mine.file = mine.frames.get(scene.frame);
+  for (const number of mine.frames.keys()) if (number <= scene.frame) mine.frames.delete(number);
+  const picture = await bitmap(mine.file);
+  if (session !== mine) return;
+  const canvas = $("live-frame");
+  if (canvas.width !== picture.width || canvas.height !== picture.height) Object.assign(canvas, { width: picture.width, height: picture.height });
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  picture.close();
+  $("live-stage").classList.add("on");
   boxes(mine, scene);
   list(mine, scene);
   for (const event of scene.events) tell(event);
+  mine.times = [...mine.times, performance.now()].slice(-12);
   const span = mine.times.length > 1 ? (mine.times.at(-1) - mine.times[0]) / (mine.times.length - 1) : 0;
   $("live-rate").textContent = span
     ? `${(1000 / span).toFixed(1)} frames a second, each answered after ${Math.round(1000 * scene.seconds)} ms; ${scene.dropped.toLocaleString("en")} dropped.` : "";
@@ -82,7 +87,7 @@ function show(mine, scene) {
 
 const nameOf = (track) => ({ looking: "Looking …", unknown: "Unknown", named: track.subject })[track.state];
 
-/** Boxes over the video, moved rather than made anew, so that they glide. */
+/** Boxes over the frame; each stays the same element while its person is followed. */
 function boxes(mine, scene) {
   const seen = new Set();
   for (const track of scene.tracks) {
@@ -145,8 +150,8 @@ function newRow(mine, number) {
 }
 
 async function enrolTrack(mine, track) {
-  const { file } = mine.frame;
-  const picture = file && await bitmap(file);
+  const { file } = mine;
+  const picture = await bitmap(file);
   if (picture) enrol(file, picture, track, () => {});
 }
 
