@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,18 +11,17 @@ from click.testing import CliRunner
 
 import mien
 from mien.classification import describe, recognizers
-from mien.cli.classify import command as classify
-from mien.cli.fit import command as fit
+from mien.cli import cli
 from mien.errors import ContractMismatch, InputError, NoOperatingPoint, UnknownModel
 from mien.types import Image
 
 BOXES = {"eileen": (130, 20, 330, 260), "grace": (130, 70, 400, 380)}
 
 
-def run(command: click.Command, *arguments: object) -> tuple[list[dict[str, Any]], int, str]:
+def run(verb: str, *arguments: object) -> tuple[list[dict[str, Any]], int, str]:
     """The rows of JSON, the exit status, and the words on stderr."""
     result = CliRunner().invoke(
-        command, [str(a) for a in (*arguments, "--json")], catch_exceptions=False,
+        cli, [verb, *(str(a) for a in arguments), "--json"], catch_exceptions=False,
         standalone_mode=False,
     )  # fmt: skip
     status = result.return_value if isinstance(result.return_value, int) else result.exit_code
@@ -48,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, eileen_file: Path, grace_fi
 def head(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("head") / "two.head"
     rows, status, _ = run(
-        fit, folder, "-o", path, "--models", "embedded,embedded-accurate", "--no-cache"
+        "fit", folder, "-o", path, "--models", "embedded,embedded-accurate", "--no-cache"
     )
     (row,) = rows
     assert status == 0
@@ -63,7 +61,7 @@ def head(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_face_gets_a_label(head: Path, both: Image, tmp_path: Path) -> None:
     mien.save_image(both, tmp_path / "both.png")
-    (row,), status, _ = run(classify, tmp_path / "both.png", "--with", head)
+    (row,), status, _ = run("classify", tmp_path / "both.png", "--with", head)
     assert status == 0
     assert set(row) == {"image", "faces"}
     said = {face["label"]: face for face in row["faces"]}
@@ -78,7 +76,8 @@ def test_every_face_gets_a_label(head: Path, both: Image, tmp_path: Path) -> Non
 
 def test_words_and_pictures_for_people(head: Path, grace_file: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
-        classify, [str(grace_file), "--with", str(head), "--save", str(tmp_path), "--limit", "1"]
+        cli,
+        ["classify", str(grace_file), "--with", str(head), "--save", str(tmp_path), "--limit", "1"],
     )
     assert "grace" in result.output
     with PIL.Image.open(tmp_path / "grace-hopper.jpg") as drawn:
@@ -103,7 +102,7 @@ def test_the_library_takes_the_same_steps(head: Path, both: Image) -> None:
 
 def test_a_report_is_a_page_data_and_a_picture(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "fit.html"
-    run(fit, folder, "-o", tmp_path / "a.head", "--report", page, "--head", "knn", "--no-cache")
+    run("fit", folder, "-o", tmp_path / "a.head", "--report", page, "--head", "knn", "--no-cache")
     assert "eileen" in page.read_text()
     assert json.loads((tmp_path / "fit.json").read_text())["accuracy"] == 1
     with PIL.Image.open(tmp_path / "fit.png") as drawn:
@@ -121,7 +120,7 @@ def test_what_cannot_be_used_is_reported_and_the_rest_is_fitted(
     (tmp_path / "grace" / "bad.jpg").write_text("not a picture")
     PIL.Image.new("RGB", (80, 80)).save(tmp_path / "grace" / "black.png")
     rows, status, words = run(
-        fit, tmp_path, "-o", tmp_path / "a.head", "--head", "knn", "--no-cache"
+        "fit", tmp_path, "-o", tmp_path / "a.head", "--head", "knn", "--no-cache"
     )
     assert status == 2
     assert rows[0]["refused"] == 2
@@ -141,20 +140,20 @@ def test_folders_without_enough_in_them_are_refused(folder: Path, tmp_path: Path
         return place
 
     with pytest.raises(InputError, match="holds pictures of 1 people"):  # one person twice
-        run(fit, album("eileen/0.jpg", "eileen/1.jpg"), "-o", out)
+        run("fit", album("eileen/0.jpg", "eileen/1.jpg"), "-o", out)
     with pytest.raises(InputError, match="each of the 2 people has one picture"):
-        run(fit, album("eileen/0.jpg", "grace/0.jpg"), "-o", out, "--no-cache")
+        run("fit", album("eileen/0.jpg", "grace/0.jpg"), "-o", out, "--no-cache")
     one_left = album("eileen/2.jpg", "eileen/3.jpg")
     (one_left / "grace").mkdir()
     (one_left / "grace" / "bad.jpg").write_text("not a picture")
     with pytest.raises(InputError, match="usable pictures show 1 person"):
-        run(fit, one_left, "-o", out, "--no-cache")
+        run("fit", one_left, "-o", out, "--no-cache")
     with pytest.raises(InputError, match="not a folder"):
-        run(fit, tmp_path / "absent", "-o", out)
+        run("fit", tmp_path / "absent", "-o", out)
     with pytest.raises(UnknownModel):
-        run(fit, folder, "-o", out, "--models", "embedded,nothing")
+        run("fit", folder, "-o", out, "--models", "embedded,nothing")
     with pytest.raises(InputError, match="one contract"):
-        run(fit, folder, "-o", out, "--models", "embedded,embedded", "--no-cache")
+        run("fit", folder, "-o", out, "--models", "embedded,embedded", "--no-cache")
     assert not out.exists()
 
 
@@ -167,11 +166,11 @@ def test_a_head_of_other_vectors_is_refused(head: Path, grace_file: Path, tmp_pa
     arrays["head"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     np.savez(tmp_path / "old.npz", **arrays)
     with pytest.raises(ContractMismatch):
-        run(classify, grace_file, "--with", tmp_path / "old.npz")
+        run("classify", grace_file, "--with", tmp_path / "old.npz")
     with pytest.raises(InputError, match="cannot read"):
-        run(classify, grace_file, "--with", tmp_path / "absent")
+        run("classify", grace_file, "--with", tmp_path / "absent")
     with pytest.raises((InputError, NoOperatingPoint), match="too few pictures"):
-        run(classify, grace_file, "--with", head, "--unknown", 0.01)
+        run("classify", grace_file, "--with", head, "--unknown", 0.01)
 
 
 def test_a_bad_picture_does_not_stop_the_batch(
@@ -179,7 +178,7 @@ def test_a_bad_picture_does_not_stop_the_batch(
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_text("not a picture")
-    rows, status, words = run(classify, bad, grace_file, "--with", head)
+    rows, status, words = run("classify", bad, grace_file, "--with", head)
     assert status == 2
     assert [row["faces"][0]["label"] for row in rows] == ["grace"]
     assert "bad.jpg" in words

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from click.testing import CliRunner
 
-from mien.cli.cluster import command
+from mien.cli import cli
 from mien.errors import ContractMismatch, InputError, UnreadableImage
 
 PICTURES = Path(str(resources.files("mien") / "bundled" / "pictures"))
@@ -18,7 +18,7 @@ PICTURES = Path(str(resources.files("mien") / "bundled" / "pictures"))
 
 def run(*arguments: object) -> list[dict[str, object]]:
     result = CliRunner().invoke(
-        command, [str(a) for a in (*arguments, "--json")], catch_exceptions=False,
+        cli, ["cluster", *(str(a) for a in arguments), "--json"], catch_exceptions=False,
         standalone_mode=False,
     )  # fmt: skip
     return [json.loads(line) for line in result.stdout.splitlines()]

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mien
-from mien.cli.data import command
+from mien.cli import cli
 from mien.errors import InputError, ModelError
 from mien.training.preparation.pack import open_packed
 from mien.types import Image
@@ -21,7 +21,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(cli, ["data", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result
 
@@ -149,7 +149,7 @@ def test_lists_are_checked(photos: Path, tmp_path: Path) -> None:
         run("split", photos, "-o", tmp_path / "x", "--only", tmp_path / "absent.csv")
     for parts in ("train", "train=1,train=2", "a/b=1,c=1"):
         result = CliRunner().invoke(
-            command, ["split", str(photos), "-o", str(tmp_path / "x"), "--parts", parts]
+            cli, ["data", "split", str(photos), "-o", str(tmp_path / "x"), "--parts", parts]
         )
         assert result.exit_code == 2
         assert "--parts" in result.output
@@ -161,7 +161,7 @@ def test_an_incomplete_copy_of_lfw_says_what_it_lacks(tmp_path: Path, photos: Pa
     person = tmp_path / "lfw" / "lfw" / "Ada_One"
     person.mkdir(parents=True)
     shutil.copy(photos / "eileen" / "1.jpg", person / "Ada_One_0001.jpg")
-    result = CliRunner().invoke(command, ["lfw", str(tmp_path / "lfw"), "--json"])
+    result = CliRunner().invoke(cli, ["data", "lfw", str(tmp_path / "lfw"), "--json"])
     assert isinstance(result.exception, InputError)
     assert "lacks pairs.txt" in str(result.exception)
     found = json.loads(result.stdout)
