@@ -408,7 +408,7 @@ def test_other_arrays_are_refused_with_their_shape(array: np.ndarray) -> None:
 
 def test_other_things_are_refused_by_their_type() -> None:
     with pytest.raises(InputError, match="got NoneType"):
-        read_image(None)  # type: ignore[arg-type]
+        read_image(None)
 
 
 def test_a_pil_picture_without_pixels_or_with_a_closed_file_is_refused(tmp_path: Path) -> None:
@@ -736,7 +736,7 @@ def test_quality_trades_size() -> None:
 def test_refuses_what_cannot_be_encoded() -> None:
     image = Image(gradient())
     with pytest.raises(InputError, match="unknown format 'gif'"):
-        encode_image(image, "gif")  # type: ignore[arg-type]
+        encode_image(image, "gif")
     with pytest.raises(InputError, match="quality"):
         encode_image(image, "jpeg", 0)
     with pytest.raises(InputError, match="16,383"):

@@ -165,7 +165,7 @@ def test_bgr() -> None:
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_normalised(channels: str, layout: str) -> None:
     """Mean and std are given in RGB order, whatever order the network eats."""
-    spec = InputSpec(channels, layout, "float32", (1, 2, 3), (2, 4, 8))  # type: ignore[arg-type]
+    spec = InputSpec(channels, layout, "float32", (1, 2, 3), (2, 4, 8))
     batch = to_batch(spec, PIXELS)
     assert batch.dtype == np.float32
     assert batch.flags.c_contiguous

@@ -151,7 +151,7 @@ def test_a_card_that_lies_about_its_outputs(
 
 
 def test_licences_are_asked_for(import_network: Import) -> None:
-    import_network("toy", {"gender": GROUPS}, "no")  # type: ignore[call-arg]
+    import_network("toy", {"gender": GROUPS}, "no")
     with pytest.raises(LicenceNotAccepted):
         mien.load_analyzer(["gender=toy"])
 

@@ -41,4 +41,4 @@ def entries(
 def entry(subject: str, row: Sequence[float] | NDArray[np.float32], **more: object) -> Entry:
     vector = np.asarray(row, np.float32)
     vector = vector / np.linalg.norm(vector)
-    return Entry(subject, Embedding(vector, CONTRACT), f"{subject}.jpg", 0.5, **more)  # type: ignore[arg-type]  # passed on
+    return Entry(subject, Embedding(vector, CONTRACT), f"{subject}.jpg", 0.5, **more)

@@ -183,7 +183,7 @@ def test_a_name_that_is_not_text(eileen: Image, cutter: Cutter, tmp_path: Path) 
 def stops(done: Iterator[cropping.Done], after: int) -> None:
     for _ in range(after):
         next(done)
-    done.close()  # type: ignore[attr-defined]
+    done.close()
 
 
 @pytest.mark.parametrize("after", [1, 3, 9])

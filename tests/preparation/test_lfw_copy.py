@@ -72,7 +72,7 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, directory=str(root), **kwargs)  # type: ignore[arg-type]
+            super().__init__(*args, directory=str(root), **kwargs)
 
         def log_message(self, *_: object) -> None: ...
 

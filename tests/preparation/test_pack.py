@@ -62,7 +62,7 @@ def test_what_cannot_be_packed(cropped: Path, photos: Path, cutter: Cutter, tmp_
     assert not (tmp_path / "b" / "pixels.npy").exists()
     running = crop(list_pictures(photos), tmp_path / "half", cutter)
     next(running)
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     with pytest.raises(InputError, match="not complete"):
         pack(tmp_path / "half", tmp_path / "c")
 

@@ -50,7 +50,7 @@ def serve(recognizer: mien.Recognizer, tmp_path: Path) -> Iterator[Serve]:
     def start(**settings: object) -> "TestClient":
         folder = tmp_path / "galleries"
         folder.mkdir(exist_ok=True)
-        app = create_app(recognizer, Galleries(folder), Settings(**settings))  # type: ignore[arg-type]  # the caller's business
+        app = create_app(recognizer, Galleries(folder), Settings(**settings))
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=True)
         started.append(client.__enter__())
         return started[-1]

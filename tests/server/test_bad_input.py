@@ -36,9 +36,9 @@ def files(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 def expect(reply: object, status: int, kind: str) -> dict[str, object]:
-    assert reply.status_code == status, reply.text  # type: ignore[attr-defined]
-    assert reply.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
-    body: dict[str, object] = reply.json()  # type: ignore[attr-defined]
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body: dict[str, object] = reply.json()
     assert body["type"] == f"/problems/{kind}"
     assert body["status"] == status
     return body
@@ -189,8 +189,8 @@ def test_any_name_is_a_person_and_a_gallery_of_its_own(
     assert client.get("/v1/galleries").json()["galleries"] == sorted([*NAMES, "team"])
     page = client.get(f"{TEAM}/subjects?limit=1000").json()
     assert [row["subject"] for row in page["subjects"]] == sorted(NAMES)
-    folder = tmp_path / "galleries"  # type: ignore[operator]
-    assert {path.name for path in tmp_path.iterdir()} == {"galleries"}  # type: ignore[attr-defined]
+    folder = tmp_path / "galleries"
+    assert {path.name for path in tmp_path.iterdir()} == {"galleries"}
     assert all(path.is_file() for path in folder.iterdir())
     for name in NAMES:
         assert client.delete(f"/v1/galleries/{quote(name, safe='')}").status_code == 204

@@ -38,7 +38,7 @@ def versions(file: str) -> list[Image]:
 def fitted(recognizers: Sequence[mien.Recognizer], path: Path) -> None:
     from mien.classification.fitting import fit
 
-    names, vectors = [], [[] for _ in recognizers]  # type: ignore[var-annotated]  # of arrays
+    names, vectors = [], [[] for _ in recognizers]
     for name, file in PEOPLE.items():
         for image in versions(file):
             names.append(name)

@@ -118,7 +118,7 @@ def test_frames_are_dropped_rather_than_delayed(
     knows_eileen: TestClient, eileen_jpg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one frame is at work twenty come; of these the newest is the next to be answered."""
-    service = knows_eileen.app.state.service  # type: ignore[attr-defined]
+    service = knows_eileen.app.state.service
     entered, leave, read = threading.Event(), threading.Event(), service.read
 
     def slow(picture: Any) -> Any:

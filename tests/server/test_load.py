@@ -249,7 +249,7 @@ def test_what_was_acknowledged_survives_a_killed_server(tmp_path: Path, grace_jp
         writer.join()
     with process(tmp_path) as (address, _):
         page = send("GET", f"{address}/v1/galleries/team/subjects?limit=1000")
-        there = {row["subject"] for row in page["subjects"]}  # type: ignore[attr-defined]
+        there = {row["subject"] for row in page["subjects"]}
     assert set(acknowledged) <= there
     assert len(there) <= len(acknowledged) + 1
 
@@ -299,9 +299,9 @@ def test_a_slow_upload_is_ended(recognizer: mien.Recognizer, tmp_path: Path) -> 
         "query_string": b"", "scheme": "http", "http_version": "1.1", "root_path": "",
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }  # fmt: skip
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))  # type: ignore[arg-type]  # plain dicts
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))
     assert sent[0]["status"] == 408
-    assert json.loads(bytes(sent[1]["body"]))["type"] == "/problems/UploadTimeout"  # type: ignore[arg-type]
+    assert json.loads(bytes(sent[1]["body"]))["type"] == "/problems/UploadTimeout"
     assert app.state.service.doors.inside == 0
     app.state.service.close()
 

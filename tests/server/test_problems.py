@@ -60,7 +60,7 @@ def test_a_problem_names_the_class_and_carries_the_facts() -> None:
 def test_files_of_the_server_are_not_told(error: errors.MienError) -> None:
     body = bytes(problem(error).body).decode()
     assert "private" not in body
-    assert error.reason in body  # type: ignore[attr-defined]  # both have one
+    assert error.reason in body
 
 
 def test_a_refusal_says_when_to_come_back() -> None:

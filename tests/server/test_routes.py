@@ -232,7 +232,7 @@ def test_health_readiness_and_metrics(
 
 
 def test_a_server_without_its_folder_is_not_ready(client: TestClient, tmp_path: object) -> None:
-    (tmp_path / "galleries").rename(tmp_path / "away")  # type: ignore[operator]  # pytest's Path
+    (tmp_path / "galleries").rename(tmp_path / "away")
     reply = client.get("/readyz")
     assert reply.status_code == 503
     assert reply.json()["type"] == "/problems/GalleryUnavailable"

@@ -24,7 +24,7 @@ def running(
     recognizer: mien.Recognizer, folder: Path, **settings: object
 ) -> Iterator[tuple[str, int]]:
     """A server in a thread of this process: its host and port."""
-    app = create_app(recognizer, Galleries(folder), Settings(**settings))  # type: ignore[arg-type]  # the caller's business
+    app = create_app(recognizer, Galleries(folder), Settings(**settings))
     port = free_port()
     server = uvicorn.Server(configured(app, "127.0.0.1", port))
     thread = threading.Thread(target=server.run)

@@ -30,7 +30,7 @@ class Recorder:
         self.go.wait(30)
         if any(image.width == 13 for image, _ in found):
             raise mien.ModelError("thirteen")
-        return [[RecognizedFace] * len(faces) for _, faces in found]  # type: ignore[list-item]  # only counted
+        return [[RecognizedFace] * len(faces) for _, faces in found]
 
 
 @pytest.fixture

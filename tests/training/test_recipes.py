@@ -90,4 +90,4 @@ def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
 def test_recipes_are_frozen() -> None:
     recipe: Recipe = parse(SMALL, "small")
     with pytest.raises(AttributeError):
-        recipe.run.epochs = 5  # type: ignore[misc]
+        recipe.run.epochs = 5

@@ -131,7 +131,7 @@ def _golden_of(card: ModelCard) -> Golden:
 )
 def test_a_wrong_scale_is_named(floats: ModelCard, wrong: dict[str, object], reason: str) -> None:
     assert golden.check(floats) > 0.9999
-    spec = replace(floats.input, **wrong)  # type: ignore[arg-type]  # fields by name
+    spec = replace(floats.input, **wrong)
     with pytest.raises(ModelError, match=f"with .*{reason}.* it does"):
         golden.check(replace(floats, input=spec))
 

@@ -3,7 +3,7 @@
 The first argument of those of a gallery is its name.
 """
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +14,7 @@ from mien.detection import Choose, central, largest, only
 from mien.embedding import require_contract
 from mien.errors import InputError
 from mien.gallery import MIN_QUALITY, Stats, Subject
-from mien.images import Source
+from mien.images import Source, listed
 from mien.types import (
     Age,
     Analysis,
@@ -89,12 +89,6 @@ def _templates(person: Json) -> list[Template]:
         Template(t["id"], person["subject"], t["source"], t["quality"], t["created"])
         for t in person["templates"]
     ]
-
-
-def _listed(sources: Source | Iterable[Source]) -> list[Source]:
-    if isinstance(sources, list | tuple | set | frozenset | Generator):
-        return list(sources)
-    return [sources]  # type: ignore[list-item]  # a single source, some of which can be iterated
 
 
 # ------------------------------------------------------------------------------ what can be asked
@@ -245,7 +239,7 @@ def enroll(
     """
     query: Query = {"choose": _choice(choose), "min_quality": min_quality}
     path = _people(gallery, subject, "images")
-    reply = yield Request("POST", path, query, _listed(sources))
+    reply = yield Request("POST", path, query, listed(sources))
     return _templates(reply)
 
 

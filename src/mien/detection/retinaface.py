@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, Tile, levels, pad_to
+from mien.detection.scan import Level, Seen, Tile, levels, look, pad_to
 from mien.geometry import inside, iou, suppress
 from mien.inference import Batch, Session, to_batch
 from mien.types import Box, Face, Image, Landmarks, Pixels
@@ -19,10 +19,7 @@ from mien.types import Box, Face, Image, Landmarks, Pixels
 _GRIDS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, anchor sizes, in pixels
 _SAME = 0.6  # anchors whose boxes overlap the winner's this much (IoU) saw the same face
 _WITHIN = 0.75  # of a box inside a larger one: a part of the same face
-_CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 _CENTRE, _SIZE = np.float32(0.1), np.float32(0.2)  # the variances the network was trained with
-
-Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,8 @@ class RetinaFace:
     overlap: float = 0.4
 
     def detect(self, image: Image) -> list[Face]:
-        found = []
-        for level in levels(image.width, image.height, self.min_face, self.max_face):
-            pixels = level.render(image.pixels)
-            found += [self._scan(pixels, level, tile) for tile in level.tiles()]
-        scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
-        scores, boxes, points = scores[best], boxes[best], points[best]
+        scales = levels(image.width, image.height, self.min_face, self.max_face)
+        scores, boxes, points = look(image.pixels, scales, self._scan)
         winners = suppress(boxes, scores, self.overlap)
         winners = winners[~_parts(boxes[winners])]
         return [self._vote(scores, boxes, points, winner) for winner in winners]

@@ -5,13 +5,20 @@ that brings its smallest faces into that range and, when larger faces would fall
 other end, at coarser scales too, which cost little.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from mien.types import Pixels
+from mien.geometry import suppress
+from mien.types import Box, Face, Landmarks, Pixels
+
+Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Scores (n,), boxes (n, 4) and landmarks (n, 5, 2), in pixels of the picture."""
+
+_CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +155,25 @@ def pad_to(pixels: Pixels, multiple: int, colour: tuple[int, int, int] = (123, 1
     canvas[height:] = colour
     canvas[:height, width:] = colour
     return canvas
+
+
+def look(
+    pixels: Pixels, scales: Iterable[Level], scan: Callable[[Pixels, Level, Tile], Seen]
+) -> Seen:
+    """All that `scan` sees in the tiles of a picture at its scales, most confident first."""
+    found = []
+    for level in scales:
+        rendered = level.render(pixels)
+        found += [scan(rendered, level, tile) for tile in level.tiles()]
+    scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+    return scores[best], boxes[best], points[best]
+
+
+def distinct(seen: Seen, overlap: float) -> list[Face]:
+    """The faces seen; of two whose boxes overlap by more than `overlap` (IoU) the surer one."""
+    scores, boxes, points = seen
+    return [
+        Face(Box(*boxes[kept].tolist()), Landmarks(points[kept]), float(scores[kept]))
+        for kept in suppress(boxes, scores, overlap)
+    ]

@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, Sight, Tile, levels, pad_to
+from mien.detection.scan import Level, Seen, Sight, Tile, distinct, levels, look, pad_to
 from mien.errors import ModelError
-from mien.geometry import suppress
 from mien.inference import Session, to_batch
-from mien.types import Box, Face, Image, Landmarks, Pixels
+from mien.types import Face, Image, Pixels
 
 # Faces that fill the picture are missed at its full size, so it is scanned again, smaller, until
 # the widest face it can hold is one that the network sees.
 SIGHT = Sight(smallest=12.0, largest=256.0, step=2.5)
 _STRIDES = (8, 16, 32)
-_CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
 
 # For networks of boxes alone: where the five points lie in a box, in shares of its width and
 # height. The means of the default detector's on 489 faces of LFW, made symmetric; each
@@ -31,8 +29,6 @@ _CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostil
 TYPICAL = np.array(
     [(0.28, 0.38), (0.72, 0.38), (0.50, 0.57), (0.31, 0.74), (0.69, 0.74)], np.float32
 )
-
-Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -52,17 +48,8 @@ class Scrfd:
     overlap: float = 0.4
 
     def detect(self, image: Image) -> list[Face]:
-        found = []
-        for level in levels(image.width, image.height, self.min_face, self.max_face, SIGHT):
-            pixels = level.render(image.pixels)
-            found += [self._scan(pixels, level, tile) for tile in level.tiles()]
-        scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
-        scores, boxes, points = scores[best], boxes[best], points[best]
-        return [
-            Face(Box(*boxes[kept].tolist()), Landmarks(points[kept]), float(scores[kept]))
-            for kept in suppress(boxes, scores, self.overlap)
-        ]
+        scales = levels(image.width, image.height, self.min_face, self.max_face, SIGHT)
+        return distinct(look(image.pixels, scales, self._scan), self.overlap)
 
     def _scan(self, pixels: Pixels, level: Level, tile: Tile) -> Seen:
         """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen in one tile of one scale."""

@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.cards import ModelCard
-from mien.detection.scan import Level, Sight, Tile, levels, pad_to
-from mien.geometry import suppress
+from mien.detection.scan import Level, Seen, Sight, Tile, distinct, levels, look, pad_to
 from mien.inference import Session, to_batch
-from mien.types import Box, Face, Image, Landmarks, Pixels
+from mien.types import Face, Image, Pixels
 
 SIGHT = Sight(smallest=10.0, largest=240.0, step=3.0)
 _STRIDES = (8, 16, 32)
-_CANDIDATES = 5000  # more than any picture needs; bounds the time that a hostile one can take
-
-Seen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -39,17 +35,8 @@ class YuNet:
     overlap: float = 0.3
 
     def detect(self, image: Image) -> list[Face]:
-        found = []
-        for level in levels(image.width, image.height, self.min_face, self.max_face, SIGHT):
-            pixels = level.render(image.pixels)
-            found += [self._scan(pixels, level, tile) for tile in level.tiles()]
-        scores, boxes, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        best = np.argsort(-scores, kind="stable")[:_CANDIDATES]
-        scores, boxes, points = scores[best], boxes[best], points[best]
-        return [
-            Face(Box(*boxes[kept].tolist()), Landmarks(points[kept]), float(scores[kept]))
-            for kept in suppress(boxes, scores, self.overlap)
-        ]
+        scales = levels(image.width, image.height, self.min_face, self.max_face, SIGHT)
+        return distinct(look(image.pixels, scales, self._scan), self.overlap)
 
     def _scan(self, pixels: Pixels, level: Level, tile: Tile) -> Seen:
         """Scores (n,), boxes (n, 4) and landmarks (n, 5, 2) seen in one tile of one scale."""

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import PIL.Image
 
 from mien import decision
 from mien.detection import Choose, only
@@ -24,7 +23,7 @@ from mien.gallery.cipher import key_from_environment
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
 from mien.gallery.store import Entry, Stats, Store, Subject, Where, check_subject
-from mien.images import Source, encode_image, read_image
+from mien.images import Source, encode_image, listed, read_image
 from mien.recognition import Recognizer
 from mien.types import Box, Embedding, Identification, Image, Match, RecognizedFace, Template
 
@@ -104,7 +103,7 @@ class Gallery:
         `LowQuality`, `UnreadableImage`, ...) and none is enrolled. The first enrolment fixes the
         gallery's contract; a recogniser with another one raises `ContractMismatch`.
         """
-        pictures = _listed(sources)
+        pictures = listed(sources)
         if not pictures:
             raise InputError(f"no pictures given to enrol {subject!r}")
         self.require(recognizer.contract)
@@ -309,15 +308,3 @@ def usable(face: RecognizedFace, source: str, min_quality: float) -> RecognizedF
     if face.quality.value < min_quality:
         raise LowQuality(source, face.quality.value, face.quality.reasons)
     return face
-
-
-_ONE = (
-    str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image, PIL.Image.Image,
-)  # fmt: skip
-
-
-def _listed(sources: Source | Iterable[Source]) -> list[Source]:
-    """One picture or several, as a list; a path or an array is one although it can be iterated."""
-    if isinstance(sources, _ONE):
-        return [sources]
-    return list(sources)

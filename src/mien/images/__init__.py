@@ -14,6 +14,7 @@ warning filter is ever changed, so threads may decode side by side.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -31,7 +32,7 @@ from mien.types import Image
 
 __all__ = [
     "DEFAULT_LIMITS", "Format", "Limits", "Source", "StrPath", "encode_image", "find_images",
-    "read_image", "save_image",
+    "listed", "read_image", "save_image",
 ]  # fmt: skip
 
 Source: TypeAlias = (
@@ -155,3 +156,15 @@ def _decode(data: bytes, source: str, limits: Limits) -> Image:
     _check_pixels(picture.size, source, limits)
     _check_mode(picture.mode, source)
     return Image(attempt(upright_rgb, picture, origin), source)
+
+
+_ONE = (
+    str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image, PIL.Image.Image,
+)  # fmt: skip
+
+
+def listed(sources: Source | Iterable[Source]) -> list[Source]:
+    """One picture or several, as a list; a path or an array is one although it can be iterated."""
+    if isinstance(sources, _ONE):
+        return [sources]
+    return list(sources)
