@@ -7,8 +7,8 @@ loop with one thread a processor, and by a server on loopback that is driven fro
 on the same processors, turn about: in pictures a second, and in processor time a picture, which
 other programs on the machine disturb less. Then the latency at
 half that load, and what embedding faces of several requests together could gain at most.
-`--soak N` ends with N minutes of mixed load (30 for the figure of the design): resident memory, and
-every acknowledged person present, also after the server is killed in the middle of enrolments.
+`--soak N` ends with N minutes of mixed load (30 for the figure of the design), at half the load or
+`--soak-rate`: resident memory, and every acknowledged person present, also after the server is killed in the middle of enrolments.
 `--data` may be a folder of JPEGs.
 """
 
@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--soak-rate", type=float, metavar="N",
+                        help="requests a second of it; without, half of what the server can")  # fmt: skip
     parser.add_argument("--attach", nargs=4, type=float, metavar=("PORT", "PID", "RATE", "FIRST"),
                         help="soak a server that runs, from the person FIRST on")  # fmt: skip
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
@@ -104,6 +106,7 @@ def measure(
               f"p99 is {p99 / single:.1f}x")  # fmt: skip
         acknowledged: set[int] = set()
         if options.soak:
+            rate = options.soak_rate or rate
             acknowledged = soak(port, process.pid, pictures, rate, options.soak)
             print(f"{len(acknowledged)} people acknowledged, {missing(port, acknowledged)} missing")
     if options.soak:
