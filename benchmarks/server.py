@@ -5,11 +5,10 @@
 The faces of the same pictures are identified among the same 100 people by the library called in a
 loop with one thread a processor, and by a server on loopback that is driven from another process
 on the same processors, turn about: in pictures a second, and in processor time a picture, which
-other programs on the machine disturb less. Then the latency at
-half that load, and what embedding faces of several requests together could gain at most.
-`--soak N` ends with N minutes of mixed load (30 for the figure of the design), at half the load or
-`--soak-rate`: resident memory, and every acknowledged person present, also after the server is killed in the middle of enrolments.
-`--data` may be a folder of JPEGs.
+other programs on the machine disturb less. Then the latency at half that load, and what embedding
+faces of several requests together could gain at most. `--soak N` ends with N minutes of mixed load
+(30 for the figure of the design), at half the load or `--soak-rate`: resident memory, and every
+acknowledged person present, also after the server is killed in the middle of enrolments. `--data` may be a folder of JPEGs.
 """
 
 import argparse
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     parser.add_argument("--soak-rate", type=float, metavar="N",
-                        help="requests a second of it; without, half of what the server can")  # fmt: skip
+                        help="requests a second of it; else half of what it can")  # fmt: skip
     parser.add_argument("--attach", nargs=4, type=float, metavar=("PORT", "PID", "RATE", "FIRST"),
                         help="soak a server that runs, from the person FIRST on")  # fmt: skip
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
