@@ -6,9 +6,10 @@ The faces of the same pictures are identified among the same 100 people by the l
 loop with one thread a processor, and by a server on loopback that is driven from another process
 on the same processors, turn about: in pictures a second, and in processor time a picture, which
 other programs on the machine disturb less. Then the latency at half that load, and what embedding
-faces of several requests together could gain at most. `--soak N` ends with N minutes of mixed load
-(30 for the figure of the design), at half the load or `--soak-rate`: resident memory, and every
-acknowledged person present, also after the server is killed in the middle of enrolments. `--data` may be a folder of JPEGs.
+faces of several requests together could gain at most. `--soak N` ends with N minutes of mixed
+load (30 for the figure of the design), at half the load or `--soak-rate`: resident memory, and
+every acknowledged person present, also after the server is killed in the middle of enrolments.
+`--data` may be a folder of JPEGs.
 """
 
 import argparse
