@@ -15,7 +15,7 @@ async function list(after = "") {
   if (!after) $("people-list").replaceChildren();
   $("people-list").append(...page.subjects.map(item));
   $("people-count").textContent = page.total ? plural(page.total, "person", "people")
-    : $("search").value ? "Nobody has such a name." : "Nobody is enrolled yet.";
+    : $("search").value ? "Nobody has such a name." : may("write") ? "Nobody is enrolled yet. Add a person here, or click a face of a picture in Recognise." : "Nobody is enrolled yet.";
   $("more").hidden = page.next === null;
   following = page.next;
 }

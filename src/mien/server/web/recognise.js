@@ -16,7 +16,7 @@ async function recognise(files) {
     say(`Looking at ${file.name || "the picture"} …`);
     const card = el("article", { className: "picture" });
     try {
-      await show(card, file, await bitmap(file));
+      await fill(card, file, await bitmap(file));
       $("results").prepend(card);
       $("clear").hidden = false;
       say("");
@@ -28,14 +28,14 @@ async function recognise(files) {
 }
 
 /** Fill a card with a picture and what was found in it. */
-async function show(card, file, picture) {
+async function fill(card, file, picture) {
   const reply = await call("POST", `${at("identify")}?fpir=${$("fpir").value}&limit=4&review=${may("write")}`, { body: form([file]) });
   const { faces } = reply.images[0];
   if (faces.some((face) => face.review)) count().catch(fail);
   const canvas = el("canvas", { role: "img" });
   const names = faces.map((face) => face.subject ?? "unknown").join(", ");
   canvas.setAttribute("aria-label", `${file.name || "Picture"}: ${faces.length ? names : "no face"}`);
-  const ask = (face) => enrol(file, picture, face, () => show(card, file, picture));
+  const ask = (face) => enrol(file, picture, face, async () => { await fill(card, file, picture); await show(); });
   const items = faces.map((face, i) => faceItem(face, i, reply.gallery_size, picture && (() => ask(face))));
   const choose = (current) => {
     items.forEach((item, i) => item.classList.toggle("chosen", i === current));
@@ -85,4 +85,12 @@ export function clear() {
   $("clear").hidden = true;
 }
 
-export const view = {};
+/** Say what to do first, while nobody is enrolled. */
+async function show() {
+  if (!state.gallery) return;
+  const { subjects } = await call("GET", at());
+  $("nobody-yet").hidden = subjects > 0;
+  $("nobody-yet").textContent = `Nobody is enrolled in “${state.gallery}” yet, so everybody is unknown. ${may("write") ? "Choose a picture and click a face to give it a name." : "Somebody with a key that may write can enrol people."}`;
+}
+
+export const view = { show };
