@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -223,9 +224,11 @@ def _vote(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> s
     return max(set(names), key=names.count)
 
 
-def _watched(gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track) -> str | None:
+def _watched(
+    gallery: mien.Gallery, recognizer: mien.Recognizer, track: Track, fpir: float = FPIR
+) -> str | None:
     """The last name that was told; one that was given and withdrawn counts too."""
-    watcher = Watcher(recognizer, gallery, fpir=FPIR)
+    watcher = Watcher(recognizer, gallery, fpir=fpir)
     events = []
     for number, face in enumerate(track):
         events += watcher.see(number, number / 25, [face]).events
@@ -237,6 +240,7 @@ RULES: dict[str, Rule] = {
     "the first face alone": _first,
     "each face, any name counts": _any,
     "each face, the most votes": _vote,
+    "each look at the whole rate": partial(_watched, fpir=FPIR * np.e),  # see decision.repeated
     "mien watch": _watched,
 }
 
