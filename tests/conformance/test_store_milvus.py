@@ -1,11 +1,11 @@
 """The suite on a real Milvus, the one of the package `milvus` (2.3.5, Linux on x86-64).
 
 That server listens on every address, so it runs in a network namespace where there is only the
-loopback, and so do the tests of it: `MIEN_TEST_MILVUS=start` makes the namespace (as root, with
-iproute2), starts the server there (up to a minute), runs this file in it and ends both. An address
-in `MIEN_TEST_MILVUS`, such as milvus://127.0.0.1:19530, runs the tests against a server that is
-there. They take two minutes, as every search waits for a clock tick, and so are not part of `make
-test`.
+loopback, and so do the tests of it: where the package is installed, and for root with iproute2, a
+namespace is made, the server started there (up to a minute), this file run in it and both ended.
+An address in `MIEN_TEST_MILVUS`, such as milvus://127.0.0.1:19530, runs the tests against a server
+that is there; `off` leaves them out. They take two to five minutes, most of it waiting, as every
+search waits for a clock tick.
 """
 
 import os
@@ -30,9 +30,9 @@ from mien.gallery.milvus import MilvusStore
 from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
 
-WHERE = os.environ.get("MIEN_TEST_MILVUS", "")
+WHERE = os.environ.get("MIEN_TEST_MILVUS", "start")
 there = pytest.mark.skipif(
-    "://" not in WHERE, reason="MIEN_TEST_MILVUS names no server (start: one of our own)"
+    "://" not in WHERE, reason="run in a namespace, or where MIEN_TEST_MILVUS names a server"
 )
 
 SERVER = """
@@ -48,7 +48,7 @@ server.stop()
 """
 
 
-@pytest.mark.skipif(WHERE != "start", reason="MIEN_TEST_MILVUS=start starts a server")
+@pytest.mark.skipif(WHERE != "start", reason="MIEN_TEST_MILVUS names a server, or is off")
 def test_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("milvus", reason="no Milvus server to start")
     if os.getuid() != 0 or shutil.which("ip") is None:

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import vectors
 
+from mien.gallery import kernels
 from mien.gallery.kernels import Kernel, compiled_kernel, fastest_kernel, numpy_kernel
 from mien.gallery.quantizer import Probes, Quantizer, _rotation
-from mien.gallery.scan import Block, candidates, people_in
+from mien.gallery.scan import Block, candidates, filtered, people_in
 
 KERNELS = [numpy_kernel]
 if importlib.util.find_spec("llvmlite"):
@@ -22,6 +23,16 @@ def block(rows: np.ndarray, quantizer: Quantizer, per_person: int = 1) -> Block:
 
 def unpacked(codes: np.ndarray) -> np.ndarray:
     return np.concatenate([codes & 15, codes >> 4], axis=1).astype(np.int64)
+
+
+def scores(kernel: Kernel, asked: Probes, terms: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """All upper bounds (n, p)."""
+    everything = np.full(len(asked.codes), -np.inf, np.float32)
+    found = np.full((len(codes), len(asked.codes)), np.nan, np.float32)
+    hits = kernel(asked)(terms, codes, everything)
+    assert len(hits.rows) == found.size
+    found[hits.rows, hits.columns] = hits.bounds
+    return found
 
 
 def asking(codes: np.ndarray, weights: object = (0, 0, 0)) -> Probes:
@@ -47,15 +58,45 @@ def test_kernels_give_the_same_bits_and_the_exact_product(
     terms = np.array([[1.0], [0.0], [0.0]], np.float32).repeat(rows, axis=1)
     expected = unpacked(codes) @ asked.T.astype(np.int64)
     for kernel in [*KERNELS, fastest_kernel()]:
-        assert np.array_equal(kernel(asking(asked))(terms, codes), expected)
+        assert np.array_equal(scores(kernel, asking(asked), terms, codes), expected)
     terms = random.standard_normal((3, rows), dtype=np.float32)
     weights = random.standard_normal((probes, 3), dtype=np.float32) * 1000
-    first, *others = [k(asking(asked, weights))(terms, codes) for k in KERNELS]
+    first, *others = [scores(k, asking(asked, weights), terms, codes) for k in KERNELS]
     for other in others:
-        assert first.tobytes() == np.ascontiguousarray(other).tobytes()
+        assert first.tobytes() == other.tobytes()
+    marks = np.quantile(first, 0.9, axis=0).astype(np.float32)
+    for kernel in KERNELS:
+        hits = kernel(asking(asked, weights))(terms, codes, marks)
+        reached = np.zeros(first.shape, bool)
+        reached[hits.rows, hits.columns] = True
+        assert np.array_equal(reached, first >= marks)
+        assert np.array_equal(hits.bounds, first[hits.rows, hits.columns])
     exact = terms[0][:, None] * (expected + weights[:, 0].astype(float))
     exact += terms[1:].T.astype(float) @ weights[:, 1:].T
     np.testing.assert_allclose(first, exact, rtol=1e-5, atol=1)
+
+
+@pytest.mark.skipif(len(KERNELS) == 1, reason="needs the extra 'fast'")
+@pytest.mark.parametrize("features", [{}, {"avx2": True}, {"avxvnni": True}, {"avx512vnni": True}])
+@pytest.mark.parametrize("probes", [1, 5])
+def test_programs_for_other_processors(
+    features: dict[str, bool], probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way to multiply bytes that this processor can run gives the same bits."""
+    from llvmlite import binding
+
+    here = binding.get_host_cpu_features()
+    if any(not here.get(name) for name in features) and not here.get("avx512vnni"):
+        pytest.skip(f"this processor has no {', '.join(features)}")
+    shape = kernels._dot_product(features)
+    monkeypatch.setattr(kernels, "_dot_product", lambda _: shape)
+    monkeypatch.setattr(kernels, "_ENGINES", {})
+    random = np.random.default_rng(probes)
+    codes = random.integers(0, 256, (100, 128), dtype=np.uint8)
+    asked = random.integers(-127, 128, (probes, 256), dtype=np.int8)
+    terms = random.standard_normal((3, 100), dtype=np.float32)
+    found: list[np.ndarray] = [scores(k, asking(asked, (1, 2, 3)), terms, codes) for k in KERNELS]
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -65,7 +106,7 @@ def test_kernels_hold_the_largest_sums_and_many_blocks(kernel: Kernel) -> None:
     asked = np.full((5, 1024), -127, np.int8)
     codes[4097], asked[3] = 0, 127
     terms = np.stack([np.ones(9000), np.arange(9000), np.zeros(9000)]).astype(np.float32)
-    found = kernel(asking(asked, (0, 1, 0)))(terms, codes)
+    found = scores(kernel, asking(asked, (0, 1, 0)), terms, codes)
     expected = unpacked(codes) @ asked.T.astype(np.int64) + np.arange(9000)[:, None]
     assert np.array_equal(found, expected)
 
@@ -201,10 +242,12 @@ def test_a_filter_lets_exactly_the_allowed_through(share: float) -> None:
     whole = block(rows, quantizer)
     allowed = np.random.default_rng(1).random(1001) < share
     among = whole.among(allowed)
-    assert set(among.ids[among.subjects != 0]) == set(np.flatnonzero(allowed[1:]) + 1)
-    there = people_in([among], 1000)
+    assert set(among.ids) == set(np.flatnonzero(allowed[1:]) + 1)
+    scanned = filtered([whole], allowed)
+    there = people_in(scanned, 1000, allowed)
+    assert there == len(among)
     if there:
-        found = candidates([among], quantizer, rows[:20], min(5, there), numpy_kernel)
+        found = candidates(scanned, quantizer, rows[:20], min(5, there), numpy_kernel, allowed)
         for some, probe in zip(found, rows[:20], strict=True):
             scores = np.where(allowed[1:], rows @ probe, -2)
             assert set(np.argsort(-scores)[: min(5, there)] + 1) <= set(some)

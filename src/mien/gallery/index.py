@@ -23,7 +23,7 @@ from mien.gallery.cipher import Cipher, to_text
 from mien.gallery.index_file import Identity, IndexFile, StaleIndex, Tail
 from mien.gallery.kernels import Kernel
 from mien.gallery.quantizer import Quantizer
-from mien.gallery.scan import Block, candidates, people_in
+from mien.gallery.scan import Block, candidates, filtered, people_in
 from mien.types import Match
 
 _FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
@@ -90,14 +90,16 @@ class Index:
             self._file.settle()
         blocks = self._blocks()
         if allowed is not None:
-            blocks = [block.among(allowed) for block in blocks]
+            blocks = filtered(blocks, allowed)
         answers: list[list[Match]] = [[] for _ in probes]
         wanted, unanswered = limit, list(range(len(probes)))
         while unanswered:
-            there = people_in(blocks, wanted)
+            there = people_in(blocks, wanted, allowed)
             if not there:
                 break
-            found = candidates(blocks, self._quantizer, probes[unanswered], there, self._kernel)
+            found = candidates(
+                blocks, self._quantizer, probes[unanswered], there, self._kernel, allowed
+            )
             for number, ids in zip(unanswered, found, strict=True):
                 answers[number] = self._exact(db, probes[number], ids, limit)
             if there < wanted:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.gallery.kernels import Kernel, Scores
+from mien.gallery.kernels import Kernel
 from mien.gallery.quantizer import Codes, Quantizer, Terms
 
-_AT_ONCE = 1 << 16  # bounds that stay in the second-level cache
-_SHARED = 1 << 13  # templates at least that are scanned for all probes of a batch
-_FIRST = 1024
+_AT_ONCE = 1 << 18  # templates that are scanned before the marks are raised, at most
+_ROOM = 1 << 24  # hits for which there is always room
+_FIRST = 256
 _WAITING = 64  # templates that may wait until it is worth sorting them out
-_GATHERED = 0.25  # share of a block up to which the templates a filter lets through are copied out
+_GATHERED = 0.1  # share up to which the templates that a filter lets through are copied out
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,21 +40,29 @@ class Block:
         )
 
     def among(self, allowed: NDArray[np.bool_]) -> "Block":
-        """Only the templates whose ids `allowed` has as true."""
-        passes = allowed[self.ids]
-        count = np.count_nonzero(passes)
-        if count == len(self):
-            return self
-        if count < _GATHERED * len(self):
-            return self.rows(np.flatnonzero(passes))
-        return Block(self.ids, np.where(passes, self.subjects, 0), self.terms, self.codes)
+        """A copy of the templates whose ids `allowed` has as true."""
+        if len(self) and self.ids[-1] - self.ids[0] == len(self) - 1:  # none is missing
+            return self.rows(np.flatnonzero(allowed[self.ids[0] : self.ids[-1] + 1]))
+        return self.rows(np.flatnonzero(allowed[self.ids]))
 
 
-def people_in(blocks: Iterable[Block], enough: int) -> int:
+def filtered(blocks: list[Block], allowed: NDArray[np.bool_]) -> list[Block]:
+    """What has to be scanned for a filter: few templates as a copy, of many all.
+
+    Reading a template is cheaper than copying it, so the others are left out when they are found.
+    """
+    if np.count_nonzero(allowed) < _GATHERED * len(allowed):
+        return [block.among(allowed) for block in blocks]
+    return blocks
+
+
+def people_in(
+    blocks: Iterable[Block], enough: int, allowed: NDArray[np.bool_] | None = None
+) -> int:
     """How many subjects there are, or `enough` as soon as there are that many."""
     found = np.zeros(0, np.int64)
     for block in _growing(blocks, _AT_ONCE):
-        found = np.union1d(found, block.subjects[block.subjects != 0])
+        found = np.union1d(found, block.subjects[_alive(block.ids, block.subjects, allowed)])
         if len(found) >= enough:
             return enough
     return len(found)
@@ -66,37 +74,37 @@ def candidates(
     probes: NDArray[np.float32],
     limit: int,
     kernel: Kernel,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> list[NDArray[np.int64]]:
     """For each probe (p, dim) the ids of every template that may be the best of its subject,
     for every subject that may be among the best `limit`.
 
-    It is slow when there are fewer than `limit` subjects.
+    `allowed` has a truth value for every id. It is slow when there are fewer than `limit` subjects.
     """
     asked = quantizer.probes(probes)
     scan = kernel(asked)
     best = [_Best(limit) for _ in probes]
     marks = np.full(len(probes), -np.inf, np.float32)
-    for block in _growing(blocks, max(_SHARED, _AT_ONCE // len(probes))):
-        bounds = scan(block.terms, block.codes)
-        at, column = np.nonzero(bounds >= marks) if len(probes) > 1 else _only(bounds, marks[0])
+    for block in _growing(blocks, min(_AT_ONCE, _ROOM // len(probes))):
+        at, column, upper = scan(block.terms, block.codes, marks)
         if not len(at):
             continue
-        alive = block.subjects[at] != 0
-        at, column = at[alive], column[alive]
-        upper = bounds[at, column]
+        ids, subjects = block.ids[at], block.subjects[at]
         lower = upper - asked.margins[column] * block.terms[2, at]
-        found = np.stack([block.ids[at], block.subjects[at]]), np.stack([upper, lower])
-        for probe in np.unique(column) if len(probes) > 1 else range(1 if len(at) else 0):
-            mine = column == probe if len(probes) > 1 else slice(None)
-            marks[probe] = best[probe].add(*(rows[:, mine] for rows in found))
+        alive = _alive(ids, subjects, allowed)
+        who, bounds = np.stack([ids, subjects])[:, alive], np.stack([upper, lower])[:, alive]
+        column = column[alive]
+        for probe in np.unique(column):
+            mine = column == probe
+            marks[probe] = best[probe].add(who[:, mine], bounds[:, mine])
     return [each.ids() for each in best]
 
 
-def _only(bounds: Scores, mark: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`nonzero` of one column, three times as fast."""
-    column = bounds[:, 0]
-    at = np.flatnonzero(column >= mark) if column.max() >= mark else np.zeros(0, np.int64)
-    return at, np.zeros_like(at)
+def _alive(
+    ids: NDArray[np.int64], subjects: NDArray[np.int64], allowed: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    alive: NDArray[np.bool_] = subjects != 0
+    return alive if allowed is None else np.logical_and(alive, allowed[ids])
 
 
 def _growing(blocks: Iterable[Block], most: int) -> Iterator[Block]:
@@ -137,10 +145,13 @@ class _Best:
 
     def _sort_out(self) -> None:
         who, bounds = np.concatenate(self._who, axis=1), np.concatenate(self._bounds, axis=1)
-        order = np.argsort(-bounds[1], kind="stable")
-        _, first, which = np.unique(who[1, order], return_index=True, return_inverse=True)
-        best = bounds[1, order[first]]  # of each subject
+        if not who.shape[1]:
+            return
+        order = np.lexsort((-bounds[1], who[1]))  # the best template of each subject first
+        subjects, (upper, lower) = who[1, order], bounds[:, order]
+        first = np.concatenate([[True], subjects[1:] != subjects[:-1]])
+        best = lower[first]  # of each subject
         if len(best) >= self._limit:
             self._mark = float(np.partition(best, -self._limit)[-self._limit])
-        kept = order[bounds[0, order] >= np.maximum(self._mark, best[which])]
+        kept = order[upper >= np.maximum(self._mark, best[np.cumsum(first) - 1])]
         self._who, self._bounds, self._waiting = [who[:, kept]], [bounds[:, kept]], 0
