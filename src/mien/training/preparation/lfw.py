@@ -171,10 +171,10 @@ def write_lists(folder: Path, output: Path) -> list[tuple[str, int]]:
 
     `pairsDevTrain.csv`, `pairsDevTest.csv` and `view2.csv` (with its ten folds) name pictures as
     NAME/NAME_0001.jpg. `view2-strangers.csv` are those of View 2, without folds, in which nobody of
-    `peopleDevTrain` is: a network that learnt from these can be tested on them. `train.csv` and `test.csv` list the pictures of the people of View 1,
-    `train-people.txt` and `test-people.txt` the people; `train-fold-K-people.txt` are the people
-    whom a network may learn from that is tested on fold K of View 2 (K from 0). Raises
-    `InputError`.
+    `peopleDevTrain` is: a network that learnt from these can be tested on them. `train.csv` and
+    `test.csv` list the pictures of the people of View 1, `train-people.txt` and `test-people.txt`
+    the people; `train-fold-K-people.txt` are the people whom a network may learn from that is
+    tested on fold K of View 2 (K from 0). Raises `InputError`.
     """
     done = []
     views = {f"pairsDev{part}": lfw.view1(folder, part) for part in ("Train", "Test")}
