@@ -147,7 +147,7 @@ def test_contract_changes_with_every_part(made: Bundle, monkeypatch: pytest.Monk
             detector, reframed(embedder, replace(frame, template=((x + 0.01, y), *rest))), views
         ),
     ]
-    monkeypatch.setattr("mien.cards.PREPROCESSING", -1)
+    monkeypatch.setattr("mien.cards.objects.PREPROCESSING", -1)
     contracts.append(contract_of(detector, embedder, views))
     assert len(set(contracts)) == len(contracts)
 

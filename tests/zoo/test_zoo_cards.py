@@ -85,7 +85,7 @@ def test_contracts_tell_recognisers_apart() -> None:
     contracts = [cards.bundle(name).contract for name in names]
     same = {"dlib-resnet-v1": "embedded", "arcface-w600k-r50": "buffalo_l",
             "arcface-w600k-mbf": "buffalo_sc", "arcface-glint-r100": "antelopev2",
-            "facenet-vggface2": "facenet"}  # fmt: skip
+            "facenet-vggface2": "facenet", "hse-faceres": "faceres"}  # fmt: skip
     assert len(set(contracts)) == len(names) - len(same)
     for embedder, bundle in same.items():
         assert cards.bundle(embedder).contract == cards.bundle(bundle).contract

@@ -154,3 +154,17 @@ def test_verify_fails_with_the_reason(home: Path) -> None:
     good = CliRunner().invoke(cli, ["models", "verify"])
     assert "ok  dlib-resnet-v1" in good.output
     assert "agrees with its card" in good.output
+
+
+@pytest.mark.parametrize("name", ["dlib-gender-v1", "minifasnet"])
+def test_networks_that_answer_questions_agree_with_their_cards(name: str) -> None:
+    card = cards.model_card(name)
+    assert golden.check(card) > 0.999
+    wrong = replace(card, input=replace(card.input, channels="BGR"))
+    with pytest.raises(ModelError, match="with channels RGB it does"):
+        golden.check(wrong)
+    assert card.golden is not None
+    with pytest.raises(ModelError, match="not those of its questions"):
+        golden.check(replace(card, golden=replace(card.golden, shares=())))
+    with pytest.raises(ModelError, match="lacks the golden box"):
+        golden.check(replace(card, golden=replace(card.golden, box=None)))

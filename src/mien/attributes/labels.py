@@ -22,7 +22,19 @@ class LabelNetwork:
     session: Session
 
     def answer(self, image: Image, faces: Sequence[Face]) -> list[dict[str, Answer]]:
-        """See `Attribute`. Raises `ModelError` where the outputs are not those of the card."""
+        """See `Attribute`. Raises as `shares`."""
+        answers: list[dict[str, Answer]] = [{} for _ in faces]
+        for question, rows in zip(self.card.questions, self.shares(image, faces), strict=True):
+            for answer, row in zip(answers, rows, strict=True):
+                shares = dict(zip(question.labels, row.tolist(), strict=True))
+                answer[question.task] = age(shares) if question.task == "age" else category(shares)
+        return answers
+
+    def shares(self, image: Image, faces: Sequence[Face]) -> list[NDArray[np.float64]]:
+        """For each question of the card the shares of its labels, (n, labels).
+
+        Raises `ModelError` where the outputs are not those of the card.
+        """
         frame = self.card.input.frame
         if frame is None:
             raise ModelError(f"the card of {self.card.id} does not say which crop it wants")
@@ -35,12 +47,7 @@ class LabelNetwork:
                 f"{self.card.id} gives outputs of {shapes} for {len(faces)} faces; its card "
                 f"has {', '.join(f'{len(q.labels)} labels of {q.task}' for q in questions)}"
             )
-        answers: list[dict[str, Answer]] = [{} for _ in faces]
-        for question, output in zip(questions, outputs, strict=True):
-            for answer, row in zip(answers, softmax(output), strict=True):
-                shares = dict(zip(question.labels, row.tolist(), strict=True))
-                answer[question.task] = age(shares) if question.task == "age" else category(shares)
-        return answers
+        return [softmax(output) for output in outputs]
 
 
 def category(shares: Mapping[str, float]) -> Category:
