@@ -183,3 +183,9 @@ def test_a_real_copy_and_its_protocols(lfw_copy: Path, tmp_path: Path) -> None:
         tested = [row for row in csv.DictReader(stream) if row["fold"] == "3"]
     learnt = set((tmp_path / "train-fold-3-people.txt").read_text().split("\n"))
     assert not {row[key] for row in tested for key in ("person1", "person2")} & learnt
+    strangers = read_pairs_csv(tmp_path / "view2-strangers.csv", lfw_copy / "lfw-deepfunneled")
+    assert (len(strangers), int(strangers.same.sum())) == (1147, 870)
+    with (tmp_path / "view2-strangers.csv").open() as stream:
+        tested = list(csv.DictReader(stream))
+    learnt = set((tmp_path / "train-people.txt").read_text().split("\n"))
+    assert not {row[key] for row in tested for key in ("person1", "person2")} & learnt

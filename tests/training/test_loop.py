@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from mien.errors import InputError, ModelError
+from mien.cli import cli
+from mien.errors import InputError, MissingExtra, ModelError
 from mien.training import checkpoints, loop, parallel
 from mien.training.config import Recipe, parse
 from mien.training.loop import CHECKPOINT, FAILURE, WEIGHTS, NotFinite, fit, rate_at
@@ -267,3 +269,38 @@ def test_what_was_measured_is_in_the_table_and_the_picture(
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[2]["accuracy"]) == history[2]["accuracy"]
     assert curves.picture(history).startswith(b"\x89PNG")
+
+
+def test_tensorboard_reads_every_figure_back(
+    recipe_text: str, straight: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from mien.training import curves
+
+    weights(made(recipe_text), straight)
+    history = checkpoints.read(straight / CHECKPOINT)[1]["history"]
+    curves.events(history[:2], tmp_path)
+    time.sleep(1.1)  # files are told apart, and put in order, by the second
+    curves.events(history, tmp_path)  # the same run, resumed
+    seen = EventAccumulator(str(tmp_path)).Reload()
+    names = {name for row in history for name in row} - {"epoch", "step"}
+    assert set(seen.Tags()["scalars"]) == names
+    for name in names:
+        points = [(event.step, event.value) for event in seen.Scalars(name)]
+        figures = [(row["step"], row[name]) for row in history if name in row]
+        assert points == [(step, pytest.approx(value, rel=1e-6)) for step, value in figures]
+
+
+def test_without_tensorboard_it_says_so_before_it_trains(
+    recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(recipe_text)
+    output = tmp_path / "out"
+    run = CliRunner().invoke(cli, ["train", str(recipe), "-o", str(output), "--tensorboard"])
+    assert isinstance(run.exception, MissingExtra)
+    assert run.exception.extra == "tensorboard"
+    assert not output.exists()

@@ -54,6 +54,8 @@ def command(
         from mien.training.preparation.pack import open_packed
     except ImportError as error:
         raise MissingExtra("training", "train") from error
+    if tensorboard:
+        curves.event_writer()  # now, not when the training is over
     parsed = read_recipe(recipe, settings)
     if preview:
         sheet = augmentation.preview(parsed, open_packed(Path(parsed.data.set)))

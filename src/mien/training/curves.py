@@ -4,10 +4,13 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien.errors import MissingExtra
 from mien.evaluation.plots import BLUE, COLOURS, ORANGE, png
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 History = Sequence[Mapping[str, Any]]
 """The figures of each epoch, as `fit` reports them."""
@@ -55,13 +58,21 @@ def picture(history: History) -> bytes:
     return png(figure)
 
 
-def events(history: History, folder: Path) -> None:
-    """The same for TensorBoard, which must be installed. Raises `MissingExtra`."""
+def event_writer() -> type["SummaryWriter"]:
+    """What writes TensorBoard events. Raises `MissingExtra` without the package tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtra("writing TensorBoard events", "train") from error
-    with SummaryWriter(str(folder)) as writer:
+        raise MissingExtra("writing TensorBoard events", "tensorboard") from error
+    return SummaryWriter
+
+
+def events(history: History, folder: Path) -> None:
+    """The same for TensorBoard, by step; what an earlier run wrote there is superseded.
+
+    Raises `MissingExtra`.
+    """
+    with event_writer()(str(folder), purge_step=0) as writer:
         for row in history:
             for name, value in row.items():
                 if name not in ("epoch", "step"):

@@ -12,8 +12,10 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from mien.download import Patience, Progress, download
 from mien.errors import InputError
@@ -168,14 +170,17 @@ def write_lists(folder: Path, output: Path) -> list[tuple[str, int]]:
     """The protocols of a copy as lists of ours; returns (file, rows) of each.
 
     `pairsDevTrain.csv`, `pairsDevTest.csv` and `view2.csv` (with its ten folds) name pictures as
-    NAME/NAME_0001.jpg. `train.csv` and `test.csv` list the pictures of the people of View 1,
-    `train-people.txt` and `test-people.txt` the people; `train-fold-K-people.txt` are the people
-    whom a network may learn from that is tested on fold K of View 2 (K from 0). Raises
-    `InputError`.
+    NAME/NAME_0001.jpg. `view2-strangers.csv` are those of View 2, without folds, in which nobody of
+    `peopleDevTrain` is: a network that learnt from these can be tested on them. `train.csv` and
+    `test.csv` list the pictures of the people of View 1, `train-people.txt` and `test-people.txt`
+    the people; `train-fold-K-people.txt` are the people whom a network may learn from that is
+    tested on fold K of View 2 (K from 0). Raises `InputError`.
     """
     done = []
     views = {f"pairsDev{part}": lfw.view1(folder, part) for part in ("Train", "Test")}
-    for name, pairs in {**views, "view2": lfw.view2(folder)}.items():
+    views["view2"] = lfw.view2(folder)
+    views["view2-strangers"] = _without(views["view2"], lfw.album(folder, "DevTrain").names)
+    for name, pairs in views.items():
         done.append((f"{name}.csv", _write_pairs(output / f"{name}.csv", pairs)))
     for part in ("Train", "Test"):
         group = lfw.album(folder, f"Dev{part}")
@@ -190,6 +195,17 @@ def write_lists(folder: Path, output: Path) -> list[tuple[str, int]]:
         others = [name for k, fold in enumerate(folds) if k != number for name in fold]
         done.append(_write_names(output / f"train-fold-{number}-people.txt", others))
     return done
+
+
+def _without(pairs: Pairs, people: Sequence[str]) -> Pairs:
+    """The pairs in which nobody of `people` is, without their folds."""
+    listed = set(people)
+    known = np.array([Path(str(p.source)).parent.name in listed for p in pairs.pictures])
+    kept = ~(known[pairs.a] | known[pairs.b])
+    return replace(
+        pairs, a=pairs.a[kept], b=pairs.b[kept], same=pairs.same[kept],
+        person_a=pairs.person_a[kept], person_b=pairs.person_b[kept], fold=None,
+    )  # fmt: skip
 
 
 def _write_pairs(path: Path, pairs: Pairs) -> int:

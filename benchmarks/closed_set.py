@@ -1,0 +1,65 @@
+"""Test accuracy of a classifier of people, as systems count it that divide each person's pictures.
+
+    mien data split crops/ -o lists/ --by picture --min-pictures 3
+    mien data pack crops/ -o packed-train/ --only lists/train.csv
+    mien data pack crops/ -o packed-test/ --only lists/test.csv
+    mien train recipes/facenet-softmax.toml --set data.set=packed-train --set data.people= ...
+    python benchmarks/closed_set.py facenet-softmax/ packed-test/
+
+Reads the network and the linear layer that training drops afterwards from the checkpoint, and
+counts how often the highest of all classes is the right one.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mien import networks
+from mien.training import augmentation, checkpoints
+from mien.training.config import from_dict
+from mien.training.dataset import select
+from mien.training.loop import CHECKPOINT, autocast
+from mien.training.preparation.pack import open_packed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run with the objective softmax")
+    parser.add_argument("test", type=Path, help="packed set of other pictures of the same people")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    tensors, facts = checkpoints.read(chosen.run / CHECKPOINT)
+    recipe = from_dict(facts["recipe"])
+    options = {"size": recipe.input.size, **recipe.network.options}
+    network = networks.build(recipe.network.name, recipe.network.embedding_size, **options)
+    checkpoints.scatter("network", network, tensors, chosen.run / CHECKPOINT)
+    network.to(memory_format=torch.channels_last)
+    learnt = open_packed(Path(recipe.data.set))
+    examples = select(learnt, recipe.data, recipe.run.seed)
+    number = {name: label for label, name in enumerate(examples.people)}
+    test = open_packed(chosen.test)
+    rows = np.array([n for n, row in enumerate(test.rows) if row.subject in number])
+    truth = np.array([number[test.rows[n].subject] for n in rows])
+
+    weight, bias = (tensors[f"objectives.0.linear.{name}"] for name in ("weight", "bias"))
+    network.eval()
+    right = 0
+    precision = autocast(recipe.run.precision, torch.device("cpu"))
+    with torch.inference_mode(), precision():
+        for start in range(0, len(rows), 64):
+            pixels = torch.from_numpy(test.pixels[rows[start : start + 64]])
+            changes = augmentation.unchanged(recipe.input, len(pixels), mirror=False)
+            faces = augmentation.apply(pixels, changes, recipe.input.size)
+            found = network(faces.contiguous(memory_format=torch.channels_last)).float()
+            guess = (found @ weight.T + bias).argmax(1).numpy()
+            right += int((guess == truth[start : start + 64]).sum())
+    row = {"people": len(number), "learnt from": len(examples.rows), "tested on": len(rows)}
+    row |= {"cpu_seconds": facts["seconds"], "accuracy": round(right / len(rows), 4)}
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
