@@ -5,9 +5,9 @@
 The faces of the same pictures are identified among the same 100 people by the library called in a
 loop with one thread a processor, and by a server on loopback that is driven from another process
 on the same processors, turn about: in pictures a second, and in processor time a picture, which
-other programs on the machine disturb less. Then the latency at
-half that load, and what embedding faces of several requests together could gain at most.
-`--soak N` ends with N minutes of mixed load (30 for the figure of the design): resident memory, and
+other programs on the machine disturb less. Then the latency at half that load, and what embedding
+faces of several requests together could gain at most. `--soak N` ends with N minutes of mixed
+load (30 for the figure of the design), at half the load or `--soak-rate`: resident memory, and
 every acknowledged person present, also after the server is killed in the middle of enrolments.
 `--data` may be a folder of JPEGs.
 """
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import http.client
 import os
+import selectors
 import socket
 import statistics
 import subprocess
@@ -24,7 +25,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from itertools import count
 from pathlib import Path
@@ -34,6 +34,7 @@ from mien.alignment import align
 from mien.recognition import ordered_map
 
 BOUNDARY = "mien-benchmark"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def main() -> None:
@@ -42,6 +43,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    parser.add_argument("--soak-rate", type=float, metavar="N",
+                        help="requests a second of it; else half of what it can")  # fmt: skip
     parser.add_argument("--attach", nargs=4, type=float, metavar=("PORT", "PID", "RATE", "FIRST"),
                         help="soak a server that runs, from the person FIRST on")  # fmt: skip
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
@@ -78,7 +81,7 @@ def measure(
             path = f"/v1/galleries/people/subjects/p{number}?choose=largest"
             request(connection, "PUT", path, picture)
             gallery.enroll(f"p{number}", picture, recognizer, choose=mien.largest)
-        single = alone(port, pictures)
+        single = statistics.median(drive(port, pictures, 1, 1.5))
         ratios, work, library = [], [], 0.0
         for number in range(1, options.rounds + 1):
             spent = time.process_time()
@@ -96,13 +99,14 @@ def measure(
               f"(from {min(ratios):.2f} to {max(ratios):.2f}), by CPU "
               f"{statistics.median(work):.2f} ({min(work):.2f} to {max(work):.2f})")  # fmt: skip
         rate = 0.5 * library * statistics.median(ratios)
-        latencies = paced(port, pictures, rate, 2 * options.seconds)
+        latencies = drive(port, pictures, 16, 2 * options.seconds, rate)
         p99 = quantile(latencies, 0.99)
         print(f"half load, {rate:.0f}/s: median {1e3 * statistics.median(latencies):.0f} ms, "
               f"p99 {1e3 * p99:.0f} ms; one picture alone {1e3 * single:.0f} ms, "
               f"p99 is {p99 / single:.1f}x")  # fmt: skip
         acknowledged: set[int] = set()
         if options.soak:
+            rate = options.soak_rate or rate
             acknowledged = soak(port, process.pid, pictures, rate, options.soak)
             print(f"{len(acknowledged)} people acknowledged, {missing(port, acknowledged)} missing")
     if options.soak:
@@ -170,54 +174,66 @@ def driven(data: Path, port: int, clients: int, seconds: float) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def drive(port: int, pictures: list[bytes], clients: int, seconds: float) -> list[float]:
-    """Clients that each send the next picture as soon as the last is answered: latencies."""
+def drive(
+    port: int, pictures: list[bytes], connections: int, seconds: float, rate: float | None = None
+) -> list[float]:
+    """Latencies of identifications, for so many seconds, each picture over a free connection.
+
+    With a `rate` they are due so many a second and counted from then; else each is sent as soon as
+    a connection is free. One thread, and requests made beforehand: what the clients take of the
+    processors, which they share with the server, is little.
+    """
+    messages = [identification(picture) for picture in pictures]
+    free = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    selector = selectors.DefaultSelector()
+    due: dict[socket.socket, float] = {}
+    got: dict[socket.socket, bytes] = {}
     latencies: list[float] = []
-    numbers = count()
-    end = time.perf_counter() + seconds
-
-    def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            identify(connection, pictures[next(numbers) % len(pictures)])
-            if time.perf_counter() < end:
-                latencies.append(time.perf_counter() - start)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    number, begin = 0, time.perf_counter()
+    while (now := time.perf_counter() - begin) < seconds or due:
+        following = now if rate is None else number / rate
+        if free and following <= now < seconds:
+            connection = free.pop()
+            due[connection], got[connection] = following, b""
+            connection.sendall(messages[number % len(messages)])
+            selector.register(connection, selectors.EVENT_READ)
+            number += 1
+            continue
+        wait = max(0.0, min(following, seconds) - now) if free and now < seconds else 60.0
+        for ready, _ in selector.select(wait):
+            connection = ready.fileobj
+            assert isinstance(connection, socket.socket)
+            got[connection] += connection.recv(65536)
+            if answered(got[connection]):
+                if rate is not None or time.perf_counter() - begin < seconds:
+                    latencies.append(time.perf_counter() - begin - due[connection])
+                selector.unregister(connection)
+                free.append(connection)
+                del due[connection]
+    for connection in free:
+        connection.close()
     return latencies
 
 
-def paced(port: int, pictures: list[bytes], rate: float, seconds: float) -> list[float]:
-    """Latencies of requests sent at a steady rate, counted from when each was due."""
-    begin = time.perf_counter()
-    local = threading.local()
-
-    def send(number: int) -> float:
-        due = begin + number / rate
-        time.sleep(max(0.0, due - time.perf_counter()))
-        if not hasattr(local, "connection"):
-            local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        identify(local.connection, pictures[number % len(pictures)])
-        return time.perf_counter() - due
-
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(send, range(int(rate * seconds))))
+def identification(picture: bytes) -> bytes:
+    """The request, as it goes over the wire."""
+    body = form(picture)
+    head = (
+        "POST /v1/galleries/people/identify HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Content-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
-def alone(port: int, pictures: list[bytes]) -> float:
-    """The median latency of one picture when nothing else is going on."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    latencies = []
-    for picture in pictures[:60]:
-        start = time.perf_counter()
-        identify(connection, picture)
-        latencies.append(time.perf_counter() - start)
-    return statistics.median(latencies)
+def answered(reply: bytes) -> bool:
+    """Whether a reply is whole. Raises `RuntimeError` for one that is no success."""
+    head, end, body = reply.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the server answered {head[:60]!r}")
+    _, _, rest = head.lower().partition(b"content-length:")
+    return len(body) >= int(rest.split(b"\r\n", 1)[0])
 
 
 def soak(
@@ -304,15 +320,19 @@ def identify(connection: http.client.HTTPConnection, picture: bytes) -> None:
 def request(
     connection: http.client.HTTPConnection, method: str, path: str, picture: bytes | None
 ) -> int:
-    body, headers = None, {}
-    if picture is not None:
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
-        body = head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
-        headers["Content-Type"] = f"multipart/form-data; boundary={BOUNDARY}"
-    connection.request(method, path, body, headers)
+    if picture is None:
+        connection.request(method, path)
+    else:
+        connection.request(method, path, form(picture), {"Content-Type": FORM})
     reply = connection.getresponse()
     reply.read()
     return reply.status
+
+
+def form(picture: bytes) -> bytes:
+    """A picture as the one part of a form."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+    return head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def resident(pid: int) -> int:

@@ -246,5 +246,5 @@ def test_links_and_pictures_exist() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    listed = set(re.findall(r"- (\S+\.md)$", text, re.MULTILINE))
+    listed = set(re.findall(r"- (?:.+: )?(\S+\.md)$", text, re.MULTILINE))
     assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}

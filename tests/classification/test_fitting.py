@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from crowd import MODELS, Crowd, crowd
 
-from mien.classification import Head, fitting
-from mien.classification.fitting import KINDS, NEVER, Task, assign_folds, fit, held_out, out_of_fold
+from mien.classification import Head
+from mien.classification.fitting import NEVER, Task, assign_folds, fit, held_out, out_of_fold
 from mien.classification.heads import log_softmax, pool
+from mien.classification.learners import KINDS
+from mien.embedding import normalize
 from mien.errors import InputError, NoOperatingPoint
 from mien.evaluation import plots
 from mien.evaluation.classification import most_confused, of_confusion
@@ -36,9 +38,7 @@ def test_what_it_says_of_itself_holds_for_other_pictures(kind: str, group: Crowd
 def test_labels_without_meaning_are_not_learnt(kind: str) -> None:
     """One nearest neighbour is always right about what it was fitted on: not so when held back."""
     random = np.random.default_rng(3)
-    vectors = [
-        fitting.normalize(random.standard_normal((120, d)).astype(np.float32)) for d in (9, 7)
-    ]
+    vectors = [normalize(random.standard_normal((120, d)).astype(np.float32)) for d in (9, 7)]
     names = random.permutation(np.repeat(["a", "b", "c", "d"], 30)).tolist()
     head = fit(MODELS, vectors, names, kind=kind)
     assert head.report.accuracy < 0.4  # a quarter by chance
@@ -89,7 +89,7 @@ def test_folds_leave_everybody_somebody_to_learn_from() -> None:
 def test_copies_do_not_flatter() -> None:
     """Each picture twice, under a random name: a copy held back alone would be recognised."""
     random = np.random.default_rng(6)
-    once = fitting.normalize(random.standard_normal((60, 8)).astype(np.float32))
+    once = normalize(random.standard_normal((60, 8)).astype(np.float32))
     names = random.permutation(np.repeat(["a", "b", "c"], 20)).tolist()
     head = fit(MODELS[:1], [np.concatenate([once, once])], names * 2, kind="knn")
     assert head.report.accuracy < 0.5

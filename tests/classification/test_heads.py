@@ -12,7 +12,8 @@ from crowd import MODELS, Crowd, crowd
 
 import mien
 from mien.classification import Head, save_head
-from mien.classification.fitting import KINDS, fit, logistic, neighbours
+from mien.classification.fitting import fit
+from mien.classification.learners import KINDS, logistic, neighbours
 from mien.errors import ContractMismatch, InputError
 from mien.types import Embedding
 

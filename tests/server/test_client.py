@@ -2,10 +2,11 @@
 
 import asyncio
 import inspect
-import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image as Pillow
 import mien
 from mien import errors
 from mien.attributes import load_analyzer
-from mien.client import AsyncRemoteGallery, RemoteGallery
+from mien.client import Access, AsyncRemoteGallery, RemoteGallery
 from mien.client.wire import opened
 from mien.server.keys import KeyFile
 from mien.server.problems import problem
@@ -162,6 +163,162 @@ def test_pages_are_put_together() -> None:
     with mien.Client("http://h", transport=httpx2.MockTransport(answer)) as client:
         assert [subject.name for subject in client.gallery("g").subjects()] == names
     assert asked == ["", "p1", "p3"]
+
+
+def test_every_route_has_a_method(
+    server: tuple[str, str, str], eileen_jpg: bytes, both_jpg: bytes
+) -> None:
+    """Each is asked here, and the server is asked nothing that it does not describe."""
+    asked: set[tuple[str, str]] = set()
+
+    def note(request: Any) -> None:
+        asked.add((request.method.lower(), request.url.raw_path.decode().partition("?")[0]))
+
+    with mien.Client(server[0], server[1], event_hooks={"request": [note]}) as client:
+        assert client.alive()
+        assert client.ready()
+        assert client.access() == Access(client.access().key, "admin", ("*",), True)
+        assert "mien_requests_total" in client.metrics()
+        assert client.heads() == []
+        assert any(model.present for model in client.models())
+        with pytest.raises(mien.ServerRefused) as head:
+            client.classify(GRACE, "celebrities")
+        assert head.value.problem == "UnknownHead"
+        client.detect(GRACE)
+        client.verify(GRACE, GRACE)
+        client.analyze(GRACE, ["pose"])
+        client.group([GRACE])
+        faces = [face for picture in (GRACE, both_jpg) for face in client.recognize(picture)]
+        assert sorted(client.group_faces(faces, ["a", "b", "b"])) == [-1, 0, 0]
+        assert client.group_faces([]) == []
+
+        gallery = client.gallery("every route")
+        gallery.create()
+        (first,) = gallery.enroll_new("grace", GRACE)
+        assert [t.id for t in gallery.enroll_new("grace", GRACE)] == [first.id]
+        with pytest.raises(mien.ServerRefused) as conflict:
+            gallery.enroll_new("grace", EILEEN)
+        assert conflict.value.problem == "Conflict"
+        (template,) = gallery.enroll("hopper", GRACE)
+        gallery.remove("hopper", [template.id])
+        gallery.search(faces[0].embedding)
+        gallery.rename("grace", "hopper")
+        gallery.enroll("grace", GRACE)
+        gallery.merge("grace", "hopper")
+        assert gallery.templates("hopper")[0].subject == "hopper"
+        assert (gallery.stats().subjects, len(gallery.subjects())) == (1, 1)
+
+        assert gallery.enroll_negatives("hopper", EILEEN) == 1
+        (stranger,) = gallery.identify(EILEEN)
+        assert stranger.candidates == ()
+        with pytest.raises(mien.UnknownSubject):
+            gallery.enroll_negatives("nobody", EILEEN)
+        _review(gallery)
+        gallery.remove("hopper")
+        gallery.delete()
+        described = client._http.get("/openapi.json").json()["paths"]
+    there = {(method, path) for path, methods in described.items() for method in methods}
+    asked.discard(("get", "/openapi.json"))
+    hit = {(method, _route(path, described)) for method, path in asked}
+    assert hit == there
+
+
+def _route(path: str, described: dict[str, Any]) -> str:
+    """The route of an address; names in it that have slashes are encoded."""
+    fits = [
+        route
+        for route in described
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)), path)
+    ]
+    return min(fits, key=lambda route: route.count("{"))
+
+
+def _review(gallery: RemoteGallery) -> None:
+    """Eileen, taken for somebody by a picture that is coarse, is decided in all four ways."""
+    clear = Pillow.open(EILEEN)
+    coarse = [
+        clear.resize((side, side * clear.height // clear.width)).resize(clear.size)
+        for side in (48, 64, 72)
+    ]
+    gallery.enroll("eileen", EILEEN)
+    gallery.identify(coarse[0])
+    assert gallery.reviews() == []
+    for picture in coarse:
+        gallery.identify(picture, fpir=0.03, review=True)
+    third, second, first = gallery.reviews()
+    assert (first.subject, first.image, first.named) == ("eileen", "the picture", False)
+    assert Pillow.open(BytesIO(gallery.crop(first))).size == (150, 150)
+    assert gallery.confirm(first) == 2
+    gallery.reject(second)
+    gallery.dismiss(third)
+    assert gallery.reviews() == []
+    with pytest.raises(mien.ServerRefused) as gone:
+        gallery.confirm(third)
+    assert gone.value.problem == "UnknownReview"
+
+
+def test_a_live_camera_names_people_once(
+    client: mien.Client, team: RemoteGallery, both_jpg: bytes
+) -> None:
+    team.enroll("grace", GRACE)
+    events = []
+    with team.live(fpir=1e-2) as camera:
+        for _ in range(9):
+            scene = camera.see(both_jpg)
+            events += scene.events
+        with pytest.raises(mien.UnreadableImage):
+            camera.see(b"no picture")
+        assert camera.see(both_jpg).frame == 10
+    assert (scene.width, scene.height) == (1024, 512)
+    states = {track.subject: track.state for track in scene.tracks}
+    assert states == {"grace": "named", None: "unknown"}
+    named = next(track for track in scene.tracks if track.subject == "grace")
+    assert named.threshold is not None
+    assert named.score >= named.threshold
+    assert named.candidates[0].subject == "grace"
+    assert named.liveness is None
+    assert sorted((event.kind, event.subject or "") for event in events) == [
+        ("decided", ""), ("decided", "grace"),
+    ]  # fmt: skip
+
+
+def test_a_live_camera_says_what_is_wrong(server: tuple[str, str, str]) -> None:
+    for key, gallery, why in (
+        ("mien_0_0", "team", "NotAuthenticated"), (server[1], "none", "UnknownGallery"),
+    ):  # fmt: skip
+        with (
+            mien.Client(server[0], key) as client,
+            pytest.raises(mien.ServerRefused) as refused,
+            client.gallery(gallery).live(),
+        ):
+            pass
+        assert refused.value.problem == why
+    nobody = mien.Client(f"http://127.0.0.1:{free_port()}")
+    with nobody, pytest.raises(mien.ServerUnreachable), nobody.gallery("team").live():
+        pass
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_camera(
+    client: mien.Client, team: RemoteGallery
+) -> None:
+    with pytest.raises(FileNotFoundError), team.live():
+        raise FileNotFoundError("a file of the program")
+
+
+def test_a_live_camera_can_be_awaited(server: tuple[str, str, str]) -> None:
+    async def work() -> str:
+        async with mien.AsyncClient(server[0], server[1]) as client:
+            gallery = client.gallery("awaited camera")
+            await gallery.create()
+            async with gallery.live(liveness=True) as camera:
+                for _ in range(3):
+                    scene = await camera.see(GRACE)
+            await gallery.delete()
+            (track,) = scene.tracks
+            assert track.liveness is not None
+            return track.state
+
+    assert asyncio.run(work()) == "unknown"
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -405,7 +562,7 @@ def test_a_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
     def answer(request: Any) -> Any:
         seen.append(request.headers["authorization"])
-        return httpx2.Response(200, content=json.dumps({"galleries": []}).encode())
+        return httpx2.Response(200, json={"galleries": []})
 
     with mien.Client("http://h", transport=httpx2.MockTransport(answer)) as client:
         client.galleries()

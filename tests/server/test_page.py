@@ -380,17 +380,16 @@ def test_groups_are_found_named_and_enrolled(
 
 
 def test_borderline_faces_are_reviewed(page: "sync_api.Page", tmp_path: Path, shots: Path) -> None:
-    """A blurred Eileen is close to the threshold: confirmed it is enrolled, rejected it is not."""
-    for radius in (4, 5):
-        blurred = PIL.Image.open(EILEEN).filter(PIL.ImageFilter.GaussianBlur(radius))
-        blurred.save(tmp_path / f"blurred{radius}.png")
+    """Eileen blurred, and coarse: confirmed she is enrolled, rejected she is not."""
+    clear = PIL.Image.open(EILEEN)
+    clear.filter(PIL.ImageFilter.GaussianBlur(4.25)).save(tmp_path / "blurred.png")
+    small = clear.resize((64, 64 * clear.height // clear.width))
+    small.resize(clear.size).save(tmp_path / "coarse.png")
     enrolled(page, "Eileen", EILEEN)
     section(page, "review")
     expect(page.locator("#review-none")).to_be_visible()
     section(page, "recognise")
-    page.set_input_files(
-        "#pictures", [EILEEN, tmp_path / "blurred4.png", tmp_path / "blurred5.png"]
-    )
+    page.set_input_files("#pictures", [EILEEN, tmp_path / "blurred.png", tmp_path / "coarse.png"])
     expect(page.locator("article")).to_have_count(3)
     expect(page.locator("nav a[href='#review']")).to_have_text("Review (2)")
     section(page, "review")
@@ -405,7 +404,7 @@ def test_borderline_faces_are_reviewed(page: "sync_api.Page", tmp_path: Path, sh
     section(page, "people")
     expect(page.locator("#people-list li")).to_contain_text("2 pictures")
     section(page, "recognise")
-    page.set_input_files("#pictures", tmp_path / "blurred5.png")
+    page.set_input_files("#pictures", tmp_path / "coarse.png")
     expect(page.locator("article")).to_have_count(4)
     assert "Unknown" in page.inner_text("article:first-child .who")
 
@@ -423,8 +422,8 @@ def test_reviews_that_the_server_keeps(
     body = BytesIO()
     PIL.Image.open(EILEEN).filter(PIL.ImageFilter.GaussianBlur(5)).save(body, "PNG")
     picture = json.dumps({"image": base64.b64encode(body.getvalue()).decode()}).encode()
-    with process(tmp_path, "--reviews", "20", "--review-crops") as (address, _):
-        asked = Request(f"{address}/v1/galleries/people/identify", picture,
+    with process(tmp_path) as (address, _):
+        asked = Request(f"{address}/v1/galleries/people/identify?review=true", picture,
                         {"Content-Type": "application/json"})  # fmt: skip
         urlopen(asked, timeout=30).close()
         page = browser.new_page(reduced_motion="reduce")

@@ -1,8 +1,8 @@
 """Closed-set heads on embeddings: which of the known people does a face show?
 
-`heads` (a fitted head, and using one), `file` (saving and loading it), `fitting` (learning and
-measuring one; needs scikit-learn), `report` (what was measured), `faces` (pictures to the vectors
-that a head takes).
+`heads` (a fitted head, and using one), `file` (saving and loading it), `learners` (ways
+to learn; they need scikit-learn), `strangers` (who is somebody else), `fitting` (choosing, weighing
+and measuring learners), `report` (what was measured), `faces` (pictures to a head's vectors).
 """
 
 from mien.classification.faces import describe, recognizers

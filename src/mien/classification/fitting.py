@@ -6,27 +6,23 @@ fitted on those answers, and the report counts answers whose weights were fitted
 folds (stacked generalization: Wolpert, 1992). At the end the learners are fitted once more, on all.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien import decision
 from mien.classification.heads import (
     Acquaintance,
     Head,
-    Layers,
     Learner,
-    Linear,
     Model,
-    Neighbours,
     Part,
     Scores,
     Vectors,
     pool,
 )
+from mien.classification.learners import KINDS, STACK, Labels
 from mien.classification.report import (
     Candidate,
     Report,
@@ -34,127 +30,15 @@ from mien.classification.report import (
     calibration_error,
     confusion,
 )
-from mien.embedding import normalize
+from mien.classification.strangers import Meeting, meet
 from mien.errors import InputError, MissingExtra
-from mien.types import OperatingPoint
 
-Labels = NDArray[np.int64]  # (n,)
-Learn = Callable[[Vectors, Labels, float], Learner]
 Progress = Callable[[Iterable["Task"], int, str], Iterator["Task"]]
 
-RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 _ENOUGH = 2000  # pictures to fit a few weights on
-EVIDENCE = 10  # strangers who must have reached a threshold, for its rate to be stated
 
 
-# -------------------------------------------------------------------------------------- learners
-
-
-def neighbours(vectors: Vectors, labels: Labels, count: float) -> Neighbours:
-    """The `count` nearest pictures; cosines are measured in halves of their standard deviation."""
-    order = np.argsort(labels, kind="stable")
-    some = vectors[:: max(1, len(vectors) // 500)]
-    spread = max(float((some @ vectors.T).std()), 1e-6)
-    return Neighbours(
-        vectors[order],
-        np.searchsorted(labels[order], np.arange(labels.max() + 1)),
-        np.array(int(count)),
-        np.array(2 / spread),
-    )
-
-
-def logistic(vectors: Vectors, labels: Labels, strength: float) -> Linear:
-    """Multinomial logistic regression, classes weighted alike; `strength` is the inverse of L2."""
-    from sklearn.linear_model import LogisticRegression
-
-    middle, scale = _centre(vectors)
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((vectors - middle) / scale, labels)
-    return _linear(model.coef_, model.intercept_, middle, scale)
-
-
-def svm(vectors: Vectors, labels: Labels, strength: float) -> Linear:
-    """One linear support vector machine a class against all others, classes weighted alike."""
-    from sklearn.svm import LinearSVC
-
-    middle, scale = _centre(vectors)
-    model = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=5000)
-    model.fit((vectors - middle) / scale, labels)
-    return _linear(model.coef_, model.intercept_, middle, scale)
-
-
-def perceptron(vectors: Vectors, labels: Labels, penalty: float) -> Layers:
-    """A perceptron with 128 hidden units; small classes are repeated to the size of the largest."""
-    from sklearn.neural_network import MLPClassifier
-
-    middle, scale = _centre(vectors)
-    rows = _balanced(labels)
-    model = MLPClassifier((128,), alpha=penalty, max_iter=60, tol=1e-3, random_state=0)
-    with warnings.catch_warnings():  # it stops after 60 rounds on purpose
-        warnings.simplefilter("ignore")
-        model.fit((vectors[rows] - middle) / scale, labels[rows])
-    first, last = model.coefs_
-    offsets, out_offsets = model.intercepts_
-    if last.shape[1] == 1:  # two classes share one output
-        last, out_offsets = _both(last.T).T, _both(out_offsets)
-    first = first / scale
-    return Layers(
-        first.astype(np.float32),
-        (offsets - middle @ first).astype(np.float32),
-        last.astype(np.float32),
-        out_offsets.astype(np.float32),
-    )
-
-
-def _centre(vectors: Vectors) -> tuple[Vectors, float]:
-    """The mean, and the root mean square distance from it in one dimension."""
-    middle = vectors.mean(axis=0)
-    return middle, max(float(np.sqrt(((vectors - middle) ** 2).mean())), 1e-6)
-
-
-def _linear(
-    directions: NDArray[np.floating], offsets: NDArray[np.floating], middle: Vectors, scale: float
-) -> Linear:
-    """For vectors as they are, from a model of centred and scaled ones."""
-    if len(directions) == 1:  # two classes share one direction
-        directions, offsets = _both(directions), _both(offsets)
-    weights = directions.T / scale
-    return Linear(weights.astype(np.float32), (offsets - middle @ weights).astype(np.float32))
-
-
-def _both(second: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What is said for the second of two classes, as two rows: half against, half for."""
-    both: NDArray[np.floating] = np.concatenate([-second / 2, second / 2])
-    return both
-
-
-def _balanced(labels: Labels) -> Labels:
-    """Row numbers in which every class occurs as often as the largest."""
-    most = int(np.bincount(labels).max())
-    rows = [np.resize(np.flatnonzero(labels == number), most) for number in np.unique(labels)]
-    return np.concatenate(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A way to learn, and the settings among which cross-validation chooses."""
-
-    learn: Learn
-    setting: str
-    settings: tuple[float, ...]
-
-
-KINDS = {
-    "knn": Kind(neighbours, "neighbours", (1, 3, 8)),
-    "logistic": Kind(logistic, "C", (0.001, 0.01, 0.1)),
-    "svm": Kind(svm, "C", (0.001, 0.01)),
-    "mlp": Kind(perceptron, "alpha", (1.0, 10.0)),
-}
-STACK = ("knn", "logistic")
-"""The kinds of which a stack has one for each model."""
-
-
-# --------------------------------------------------------------------------------------- fitting
+# ------------------------------------------------------------------------------------------ fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +105,7 @@ def fit(
         if place not in tried or cost < tried[place].cost:
             tried[place] = _Tried(task, said, cost)
     answers = held_out([one.said for one in tried.values()], truth, held_fold)
-    meeting = _meet(vectors, labels, len(names))
+    meeting = meet(vectors, labels, len(names))
     sources = sources or [str(row) for row in range(len(labels))]
     return Head(
         kind,
@@ -290,7 +174,7 @@ class _Tried:
         return Candidate(self.name(models), setting, float(right.mean()))
 
 
-# ----------------------------------------------------------------------------------------- folds
+# -------------------------------------------------------------------------------------------- folds
 
 
 NEVER = -1
@@ -337,7 +221,7 @@ def out_of_fold(task: Task, vectors: Sequence[Vectors], labels: Labels, fold: La
     return said
 
 
-# --------------------------------------------------------------------------------------- weights
+# ------------------------------------------------------------------------------------------ weights
 
 
 def weigh(said: Sequence[Scores], truth: Labels) -> NDArray[np.float64]:
@@ -386,68 +270,11 @@ def _bits(answers: Scores, truth: Labels) -> float:
     return float(-answers[np.arange(len(truth)), truth].mean() / np.log(2))
 
 
-# ------------------------------------------------------------------------------------- strangers
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Meeting:
-    """How much every picture resembles its own person, and how much anybody else.
-
-    `means`, `middle` and `spread` are those of `Acquaintance`. `own` (n,) is its likeness to the
-    other pictures of its person, NaN where there are none; `other` (n,) the likeness to whom else
-    it resembles most.
-    """
-
-    means: tuple[Vectors, ...]
-    middle: tuple[float, ...]
-    spread: tuple[float, ...]
-    own: NDArray[np.float64]
-    other: NDArray[np.float64]
-
-    def points(self, kind: str) -> tuple[OperatingPoint, ...]:
-        """Thresholds at the rates that were supported by `EVIDENCE` strangers.
-
-        Everybody is a stranger once: to a head that had been fitted on all others.
-        """
-        met = ~np.isnan(self.own)
-        known = np.maximum(self.own[met], self.other[met])
-        return tuple(
-            decision.fit_threshold(
-                known, self.other, rate, f"this head ({kind})",
-                "own pictures, each person in turn a stranger to all others", EVIDENCE,
-            )
-            for rate in RATES
-            if self.other.size * rate >= EVIDENCE
-        )  # fmt: skip
-
-
-def _meet(vectors: Sequence[Vectors], labels: Labels, people: int) -> _Meeting:
-    count = np.bincount(labels, minlength=people)
-    row = np.arange(len(labels))
-    means, middles, spreads = [], [], []
-    likeness = np.zeros((len(labels), people))
-    for rows in vectors:
-        sums = np.zeros((people, rows.shape[1]), np.float32)
-        np.add.at(sums, labels, rows)
-        means.append(normalize(sums))
-        scores = (rows @ means[-1].T).astype(np.float64)
-        rest = sums[labels] - rows  # a picture is not compared with itself
-        norm = np.linalg.norm(rest, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scores[row, labels] = np.where(
-                count[labels] > 1, np.einsum("ij,ij->i", rest, rows) / norm, np.nan
-            )
-        others = scores[labels[:, None] != np.arange(people)]
-        middles.append(float(others.mean()))
-        spreads.append(max(float(others.std()), 1e-6))
-        likeness += (scores - middles[-1]) / spreads[-1] / len(vectors)
-    own = likeness[row, labels]
-    likeness[row, labels] = -np.inf
-    return _Meeting(tuple(means), tuple(middles), tuple(spreads), own, likeness.max(axis=1))
+# ----------------------------------------------------------------------------------------- suspects
 
 
 def _suspects(
-    answers: Scores, meeting: _Meeting, labels: Labels, held: Labels, names: Sequence[str],
+    answers: Scores, meeting: Meeting, labels: Labels, held: Labels, names: Sequence[str],
     sources: Sequence[str],
 ) -> tuple[Suspect, ...]:  # fmt: skip
     """Pictures that look like another person (Northcutt and others, 2021), or like nobody here.

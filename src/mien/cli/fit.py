@@ -9,7 +9,8 @@ import click
 import numpy as np
 
 from mien.classification import Head, Model, save_head
-from mien.classification.fitting import KINDS, fit
+from mien.classification.fitting import fit
+from mien.classification.learners import KINDS
 from mien.cli import options
 from mien.cli.batch import progress
 from mien.cli.output import counted, emit, table

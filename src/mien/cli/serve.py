@@ -40,11 +40,10 @@ _keys = click.option(
 @click.option("--heads", type=click.Path(exists=True, file_okay=False, path_type=Path),
               metavar="DIR", help="Folder of heads that 'mien fit' made, one a file NAME.head.  "
               "[default: none]")  # fmt: skip
-@click.option("--reviews", default=0, type=click.IntRange(0, 10_000), metavar="N",
-              help="Keep the latest N borderline identifications of each gallery in memory, to be "
-              "confirmed or rejected.  [default: none]")  # fmt: skip
-@click.option("--review-crops", is_flag=True,
-              help="Keep a small picture of the face with each of them.")  # fmt: skip
+@click.option("--reviews", default=200, type=click.IntRange(0, 10_000), metavar="N",
+              show_default=True,
+              help="How many borderline identifications of each gallery may wait in memory to be "
+              "confirmed or rejected, if a request asks for it; 0 for none.")  # fmt: skip
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=0.1),
               metavar="N", help="Requests a second that each key may send.")  # fmt: skip
 @_keys
@@ -64,7 +63,6 @@ def command(
     audit: Path,
     heads: Path | None,
     reviews: int,
-    review_crops: bool,
     rate: float,
     keys: Path,
     no_keys: bool,
@@ -95,7 +93,6 @@ def command(
         rate=rate,
         burst=int(2 * rate) + 1,
         reviews=reviews,
-        crops=review_crops,
     )
     app = create_app(load(model, threads=threads), _galleries(uri), settings)
     scheme = "https" if certificate else "http"

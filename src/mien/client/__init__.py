@@ -8,12 +8,15 @@ one by awaiting, and take their methods, signatures and docstrings from them.
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, get_args
 
 from mien.client import asking
+from mien.client.live import AsyncLive, Live, live, live_async
+from mien.client.values import Access, KnownModel, LiveEvent, LiveScene, LiveTrack, Review
 from mien.client.wire import (
     Json,
     Operation,
@@ -28,7 +31,8 @@ from mien.client.wire import (
 )
 
 __all__ = [
-    "AsyncClient", "AsyncRemoteGallery", "Client", "RemoteGallery", "ServerRefused",
+    "Access", "AsyncClient", "AsyncLive", "AsyncRemoteGallery", "Client", "KnownModel", "Live",
+    "LiveEvent", "LiveScene", "LiveTrack", "RemoteGallery", "Review", "ServerRefused",
     "ServerUnreachable",
 ]  # fmt: skip
 
@@ -105,6 +109,13 @@ def _dressed(method: F, ask: Callable[..., Any], of_gallery: int = 0) -> F:
     return method
 
 
+def _camera_of(
+    url: str, gallery: str, headers: Mapping[str, str], verify: Any
+) -> tuple[str, dict[str, str], Any]:
+    key = headers.get("Authorization")
+    return f"{url}{asking.at(gallery, 'live')}", {"Authorization": key} if key else {}, verify
+
+
 class Client:
     """A server of mien, asked by blocking calls. Use it as a context manager, or `close` it.
 
@@ -127,7 +138,7 @@ class Client:
         retries: int = 4,
         **options: Any,
     ) -> None:
-        self._url, self._retries = url, retries
+        self._url, self._retries, self._verify = url.rstrip("/"), retries, options.get("verify")
         self._httpx = http_library()
         self._http = self._httpx.Client(**settings(url, key, timeout, options))
 
@@ -138,12 +149,23 @@ class Client:
     analyze = _method(asking.analyze)
     classify = _method(asking.classify)
     group = _method(asking.group)
+    group_faces = _method(asking.group_faces)
     contract = _method(asking.contract)
     galleries = _method(asking.galleries)
+    models = _method(asking.models)
+    heads = _method(asking.heads)
+    access = _method(asking.access)
+    alive = _method(asking.alive)
+    ready = _method(asking.ready)
+    metrics = _method(asking.metrics)
 
     def gallery(self, name: str) -> "RemoteGallery":
         """A gallery on the server; whether there is one of this name is seen when it is used."""
         return RemoteGallery(self, name)
+
+    def _camera(self, gallery: str) -> tuple[str, dict[str, str], Any]:
+        """What `live` needs: address, headers, whose certificates are trusted."""
+        return _camera_of(self._url, gallery, self._http.headers, self._verify)
 
     def close(self) -> None:
         """Close the connections."""
@@ -195,7 +217,7 @@ class AsyncClient:
         retries: int = 4,
         **options: Any,
     ) -> None:
-        self._url, self._retries = url, retries
+        self._url, self._retries, self._verify = url.rstrip("/"), retries, options.get("verify")
         self._httpx = http_library()
         self._http = self._httpx.AsyncClient(**settings(url, key, timeout, options))
 
@@ -206,12 +228,23 @@ class AsyncClient:
     analyze = _coroutine(asking.analyze)
     classify = _coroutine(asking.classify)
     group = _coroutine(asking.group)
+    group_faces = _coroutine(asking.group_faces)
     contract = _coroutine(asking.contract)
     galleries = _coroutine(asking.galleries)
+    models = _coroutine(asking.models)
+    heads = _coroutine(asking.heads)
+    access = _coroutine(asking.access)
+    alive = _coroutine(asking.alive)
+    ready = _coroutine(asking.ready)
+    metrics = _coroutine(asking.metrics)
 
     def gallery(self, name: str) -> "AsyncRemoteGallery":
         """A gallery on the server; whether there is one of this name is seen when it is used."""
         return AsyncRemoteGallery(self, name)
+
+    def _camera(self, gallery: str) -> tuple[str, dict[str, str], Any]:
+        """What `live` needs: address, headers, whose certificates are trusted."""
+        return _camera_of(self._url, gallery, self._http.headers, self._verify)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -262,6 +295,8 @@ class RemoteGallery:
     delete = _gallery_method(asking.delete)
     stats = _gallery_method(asking.stats)
     enroll = _gallery_method(asking.enroll)
+    enroll_new = _gallery_method(asking.enroll_new)
+    enroll_negatives = _gallery_method(asking.enroll_negatives)
     identify = _gallery_method(asking.identify)
     search = _gallery_method(asking.search)
     search_batch = _gallery_method(asking.search_batch)
@@ -270,6 +305,20 @@ class RemoteGallery:
     remove = _gallery_method(asking.remove)
     rename = _gallery_method(asking.rename)
     merge = _gallery_method(asking.merge)
+    reviews = _gallery_method(asking.reviews)
+    crop = _gallery_method(asking.crop)
+    confirm = _gallery_method(asking.confirm)
+    reject = _gallery_method(asking.reject)
+    dismiss = _gallery_method(asking.dismiss)
+
+    def live(self, *, fpir: float = 1e-2, liveness: bool = False) -> AbstractContextManager[Live]:
+        """A live camera: `with gallery.live() as camera`, then `camera.see(picture)`.
+
+        People are followed from picture to picture and decided once; `fpir` is the share of
+        strangers that get a name, however long they are seen. `liveness` also tells living faces
+        from pictures of faces, if the server has a model for it.
+        """
+        return live(*self.client._camera(self.name), {"fpir": fpir, "liveness": liveness})
 
     def _send(self, operation: Operation[R]) -> R:
         return self.client._send(operation)
@@ -286,6 +335,8 @@ class AsyncRemoteGallery:
     delete = _gallery_coroutine(asking.delete)
     stats = _gallery_coroutine(asking.stats)
     enroll = _gallery_coroutine(asking.enroll)
+    enroll_new = _gallery_coroutine(asking.enroll_new)
+    enroll_negatives = _gallery_coroutine(asking.enroll_negatives)
     identify = _gallery_coroutine(asking.identify)
     search = _gallery_coroutine(asking.search)
     search_batch = _gallery_coroutine(asking.search_batch)
@@ -294,6 +345,22 @@ class AsyncRemoteGallery:
     remove = _gallery_coroutine(asking.remove)
     rename = _gallery_coroutine(asking.rename)
     merge = _gallery_coroutine(asking.merge)
+    reviews = _gallery_coroutine(asking.reviews)
+    crop = _gallery_coroutine(asking.crop)
+    confirm = _gallery_coroutine(asking.confirm)
+    reject = _gallery_coroutine(asking.reject)
+    dismiss = _gallery_coroutine(asking.dismiss)
+
+    def live(
+        self, *, fpir: float = 1e-2, liveness: bool = False
+    ) -> AbstractAsyncContextManager[AsyncLive]:
+        """A live camera: `async with gallery.live() as camera`, then `await camera.see(picture)`.
+
+        People are followed from picture to picture and decided once; `fpir` is the share of
+        strangers that get a name, however long they are seen. `liveness` also tells living faces
+        from pictures of faces, if the server has a model for it.
+        """
+        return live_async(*self.client._camera(self.name), {"fpir": fpir, "liveness": liveness})
 
     async def _send(self, operation: Operation[R]) -> R:
         return await self.client._send(operation)

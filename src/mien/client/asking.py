@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from mien.classification import Classification, Likely
+from mien.client.values import Access, KnownModel, Review
 from mien.client.wire import Json, Operation, Query, Request, upload
 from mien.detection import Choose, central, largest, only
 from mien.embedding import require_contract
@@ -45,12 +46,13 @@ def _choice(choose: Choose) -> str:
     return _CHOICES[choose]
 
 
-def _at(gallery: str, *parts: str | int) -> str:
+def at(gallery: str, *parts: str | int) -> str:
+    """An address in a gallery."""
     return "/".join(["/v1/galleries", *(quote(str(part), safe="") for part in (gallery, *parts))])
 
 
 def _people(gallery: str, subject: str, *parts: str | int) -> str:
-    return _at(gallery, "subjects", subject, *parts)
+    return at(gallery, "subjects", subject, *parts)
 
 
 def _face(facts: Json) -> Face:
@@ -65,23 +67,28 @@ def _recognized(facts: Json, contract: str) -> RecognizedFace:
 
 
 def _analysis(facts: Json) -> Analysis:
-    age, live = facts["age"], facts["liveness"]
+    age = facts["age"]
     labelled = {
         task: found and Category(**found)
         for task in ("gender", "expression", "ethnicity")
         for found in [facts[task]]
     }
-    point = live and LivenessPoint(
-        *(live[name] for name in ("threshold", "apcer", "bpcer", "protocol"))
-    )
     return Analysis(
         _face(facts),
         Quality(facts["quality"], tuple(facts["reasons"])),
         Pose(**facts["pose"]),
         age=age and Age(**age),
-        liveness=live and Liveness(live["live"], live["score"], point),
+        liveness=liveness_of(facts["liveness"]),
         **labelled,
     )
+
+
+def liveness_of(facts: Json) -> Liveness | None:
+    """What a reply says of liveness."""
+    if facts is None:
+        return None
+    rates = [facts[name] for name in ("threshold", "apcer", "bpcer", "protocol")]
+    return Liveness(facts["live"], facts["score"], LivenessPoint(*rates))
 
 
 def _templates(person: Json) -> list[Template]:
@@ -190,6 +197,28 @@ def group(
     ]
 
 
+def group_faces(
+    faces: Sequence[RecognizedFace], pictures: Sequence[str] | None = None, *, fdr: float = 0.02
+) -> Operation[list[int]]:
+    """`group` for faces that `recognize` described, of more pictures than fit in a request.
+
+    `pictures` names the picture of each: two faces of one picture are two people. Raises
+    `ContractMismatch`.
+    """
+    if not faces:
+        return []
+    for face in faces:
+        require_contract(faces[0].embedding.contract, face.embedding.contract)
+    body = {
+        "contract": faces[0].embedding.contract,
+        "vectors": [face.embedding.vector.tolist() for face in faces],
+        "qualities": [face.quality.value for face in faces],
+        **({} if pictures is None else {"pictures": list(pictures)}),
+    }
+    reply = yield Request("POST", "/v1/group/vectors", {"fdr": fdr}, json=body)
+    return [int(number) for number in reply["numbers"]]
+
+
 def contract() -> Operation[str]:
     """What makes the vectors of this server; vectors of two contracts are never compared."""
     reply = yield Request("GET", "/v1/models")
@@ -202,24 +231,61 @@ def galleries() -> Operation[list[str]]:
     return list(reply["galleries"])
 
 
+def models() -> Operation[list[KnownModel]]:
+    """Every network that the server knows, with its licence."""
+    reply = yield Request("GET", "/v1/models")
+    names = ("id", "title", "task", "licence", "commercial", "present")
+    return [KnownModel(*(row[name] for name in names)) for row in reply["models"]]
+
+
+def heads() -> Operation[list[str]]:
+    """The names of the heads that `classify` takes."""
+    reply = yield Request("GET", "/v1/models")
+    return [str(row["head"]) for row in reply["heads"]]
+
+
+def access() -> Operation[Access]:
+    """What the key may do."""
+    reply = yield Request("GET", "/v1/me")
+    return Access(reply["key"], reply["role"], tuple(reply["galleries"]), reply["keys"])
+
+
+def alive() -> Operation[bool]:
+    """True from a server that runs; anything else raises, as everywhere."""
+    reply = yield Request("GET", "/healthz")
+    return bool(reply["status"] == "ok")
+
+
+def ready() -> Operation[bool]:
+    """True from a server whose galleries can be used. Raises `GalleryUnavailable`."""
+    reply = yield Request("GET", "/readyz")
+    return bool(reply["status"] == "ok")
+
+
+def metrics() -> Operation[str]:
+    """Figures in the text format of Prometheus."""
+    reply = yield Request("GET", "/metrics")
+    return str(reply, "utf-8")
+
+
 # ------------------------------------------------------------------ what can be asked of a gallery
 
 
 def create(gallery: str) -> Operation[bool]:
     """Make the gallery; False when it was there already."""
     before = yield Request("GET", "/v1/galleries")
-    yield Request("PUT", _at(gallery))
+    yield Request("PUT", at(gallery))
     return gallery not in before["galleries"]
 
 
 def delete(gallery: str) -> Operation[None]:
     """Delete the gallery with everyone in it."""
-    yield Request("DELETE", _at(gallery))
+    yield Request("DELETE", at(gallery))
 
 
 def stats(gallery: str) -> Operation[Stats]:
     """Sizes and contract of the gallery."""
-    reply = yield Request("GET", _at(gallery))
+    reply = yield Request("GET", at(gallery))
     sizes = [reply[name] for name in ("subjects", "templates", "dimensions", "bytes", "contract")]
     return Stats(gallery, *sizes)
 
@@ -243,16 +309,53 @@ def enroll(
     return _templates(reply)
 
 
+def enroll_new(
+    gallery: str,
+    subject: str,
+    sources: Source | Iterable[Source],
+    *,
+    choose: Choose = only,
+    min_quality: float = MIN_QUALITY,
+) -> Operation[list[Template]]:
+    """`enroll` for somebody who is not enrolled yet; asked again it changes nothing.
+
+    Somebody who is enrolled with other pictures raises `ServerRefused`, with the problem
+    "Conflict".
+    """
+    query: Query = {"choose": _choice(choose), "min_quality": min_quality}
+    reply = yield Request("PUT", _people(gallery, subject), query, listed(sources))
+    return _templates(reply)
+
+
+def enroll_negatives(
+    gallery: str,
+    subject: str,
+    sources: Source | Iterable[Source],
+    *,
+    choose: Choose = only,
+    min_quality: float = MIN_QUALITY,
+) -> Operation[int]:
+    """Say who a person is not: faces closer to these than to the person's own no longer match.
+
+    Returns how many were added; all or nothing. Raises `UnknownSubject` and what `enroll` raises.
+    """
+    query: Query = {"choose": _choice(choose), "min_quality": min_quality}
+    path = _people(gallery, subject, "negatives")
+    reply = yield Request("POST", path, query, listed(sources), again=False)
+    return int(reply["added"])
+
+
 def identify(
-    gallery: str, source: Source, *, fpir: float = 1e-2, limit: int = 5
+    gallery: str, source: Source, *, fpir: float = 1e-2, limit: int = 5, review: bool = False
 ) -> Operation[list[Identification]]:
     """Who each face of a picture is among the enrolled, or nobody.
 
-    `fpir` is the share of strangers that may be named wrongly, over the whole gallery. Raises
+    `fpir` is the share of strangers that may be named wrongly, over the whole gallery. With
+    `review` the server keeps what is borderline in its memory, for `reviews`. Raises
     `NoOperatingPoint` and what `detect` raises.
     """
-    query: Query = {"fpir": fpir, "limit": limit}
-    reply = yield Request("POST", _at(gallery, "identify"), query, [source])
+    query: Query = {"fpir": fpir, "limit": limit, "review": str(review).lower()}
+    reply = yield Request("POST", at(gallery, "identify"), query, [source])
     rates = [reply[name] for name in ("fmr", "fnmr", "protocol", "contract")]
     return [
         Identification(
@@ -283,7 +386,7 @@ def search_batch(
     for probe in probes:
         require_contract(probes[0].contract, probe.contract)
     body = {"vectors": [p.vector.tolist() for p in probes], "contract": probes[0].contract}
-    reply = yield Request("POST", _at(gallery, "search"), {"limit": limit}, json=body)
+    reply = yield Request("POST", at(gallery, "search"), {"limit": limit}, json=body)
     return [
         [Match(one["subject"], one["template"], one["score"]) for one in found]
         for found in reply["matches"]
@@ -296,7 +399,7 @@ def subjects(gallery: str, contains: str = "") -> Operation[list[Subject]]:
     after: str | None = ""
     while after is not None:
         query: Query = {"after": after, "limit": 1000, "contains": contains}
-        page = yield Request("GET", _at(gallery, "subjects"), query)
+        page = yield Request("GET", at(gallery, "subjects"), query)
         found += [Subject(r["subject"], r["templates"], r["created"]) for r in page["subjects"]]
         after = page["next"]
     return found
@@ -331,3 +434,41 @@ def merge(gallery: str, subject: str, into: str) -> Operation[list[Template]]:
     """Make a person part of another, who is enrolled already. Raises `UnknownSubject`."""
     path = _people(gallery, subject, "merge")
     return _templates((yield Request("POST", path, json={"subject": into}, again=False)))
+
+
+def reviews(gallery: str) -> Operation[list[Review]]:
+    """Faces of which it is not sure whose they are, latest first; needs a key that may write."""
+    reply = yield Request("GET", at(gallery, "reviews"))
+    return [
+        Review(
+            facts["review"], facts["image"], _face(facts),
+            Quality(facts["quality"], tuple(facts["reasons"])), facts["subject"], facts["named"],
+            facts["score"], facts["fpir_at_score"], facts["created"],
+        )
+        for facts in reply["reviews"]
+    ]  # fmt: skip
+
+
+def crop(gallery: str, review: Review) -> Operation[bytes]:
+    """The face of a review, a JPEG."""
+    return bytes((yield Request("GET", at(gallery, "reviews", review.id, "crop"))))
+
+
+def confirm(gallery: str, review: Review, subject: str | None = None) -> Operation[int]:
+    """Make a face another template of the person it was taken for, or of `subject`.
+
+    Returns how many templates they have now. Raises `LowQuality` and `UnknownSubject`.
+    """
+    query: Query = {} if subject is None else {"subject": subject}
+    path = at(gallery, "reviews", review.id, "confirm")
+    return int((yield Request("POST", path, query, again=False))["templates"])
+
+
+def reject(gallery: str, review: Review) -> Operation[None]:
+    """Say that a face is not the person's: faces like it no longer get their name."""
+    yield Request("POST", at(gallery, "reviews", review.id, "reject"), again=False)
+
+
+def dismiss(gallery: str, review: Review) -> Operation[None]:
+    """Forget a review without a decision."""
+    yield Request("DELETE", at(gallery, "reviews", review.id))

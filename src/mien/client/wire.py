@@ -108,20 +108,28 @@ def wait_before_next(request: Request, reply: Reply, attempt: int, retries: int)
 
 
 def opened(reply: Reply) -> Json:
-    """What a reply says. Raises the error that it tells of."""
+    """What a reply says: JSON read, other content as bytes. Raises the error that it tells of."""
     if reply.status_code < 400:
-        return json.loads(reply.content) if reply.content else None
+        if not reply.content or "json" not in reply.headers.get("Content-Type", ""):
+            return reply.content
+        return json.loads(reply.content)
     try:
-        facts = dict(json.loads(reply.content))
-        name = str(facts.pop("type")).rpartition("/")[2]
-        detail = str(facts.pop("detail"))
+        error = raised({"status": reply.status_code, **json.loads(reply.content)})
     except (ValueError, KeyError, TypeError):  # from a proxy, or no server of mien
         text = f"an answer of status {reply.status_code} that is not of mien"
         raise ServerRefused("UnknownProblem", reply.status_code, text) from None
+    raise error
+
+
+def raised(problem: Mapping[str, Json]) -> MienError:
+    """The error that a problem (RFC 9457) tells of. Raises `KeyError` for what is none."""
+    name = str(problem["type"]).rpartition("/")[2]
+    detail = str(problem["detail"])
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, MienError)):
-        raise ServerRefused(name, reply.status_code, detail)
-    raise _rebuilt(kind, detail, facts)
+        return ServerRefused(name, int(problem["status"]), detail)
+    facts = {n: v for n, v in problem.items() if n not in ("type", "title", "status", "detail")}
+    return _rebuilt(kind, detail, facts)
 
 
 def _rebuilt(kind: type[MienError], detail: str, facts: Mapping[str, Json]) -> MienError:
@@ -130,7 +138,7 @@ def _rebuilt(kind: type[MienError], detail: str, facts: Mapping[str, Json]) -> M
     names = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
     blanks = dict.fromkeys((name for name in names if name not in ("args", "kwargs")), "")
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
-    vars(error).update(blanks | {n: v for n, v in given.items() if n not in ("title", "status")})
+    vars(error).update(blanks | given)
     return error
 
 

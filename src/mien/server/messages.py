@@ -197,6 +197,10 @@ class IdentifiedFace(FoundFace):
         description="Share of strangers that score at least this against somebody in this gallery."
     )
     candidates: list[Candidate]
+    review: str | None = Field(
+        description="Names its review, if it is borderline and the request asked for reviews.",
+        examples=["9f86d081884c7d65"],
+    )
 
 
 class Identifications(Message):
@@ -354,7 +358,6 @@ class Review(FoundFace):
     named: bool = Field(description="Whether the server gave it the name.")
     score: Score
     fpir_at_score: float = Field(description="Share of strangers that score as high.")
-    crop: bool = Field(description="Whether a picture of the face is kept.")
     created: Time
 
 
@@ -518,6 +521,10 @@ class Models(Message):
     """What is loaded, and every network that is known."""
 
     version: str
+    min_quality: float = Field(
+        description="Faces below this quality are not enrolled, unless a request asks for it.",
+        examples=[0.2],
+    )
     loaded: LoadedModel
     heads: list[HeadRow]
     models: list[Model]

@@ -1,6 +1,6 @@
 """Borderline identifications, kept for a person to confirm or reject.
 
-Off unless the operator switches it on, and in memory only: what nobody has decided is gone when the
+Only those of requests that ask for it, and in memory only: what nobody has decided is gone when the
 server stops. A confirmed face becomes a template of the person, a rejected one a negative.
 """
 
@@ -26,7 +26,7 @@ _SAME = 0.99  # cosine of two frames of one moment: a camera must not fill the l
 class Review:
     """A face, and of whom it cannot be said for sure that it is theirs.
 
-    `named` is what the server answered, `crop` a JPEG of the face where crops are kept.
+    `named` is whether the server gave the name, `crop` a JPEG of the face as it was aligned.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Review:
     fpir_at_score: float
     image: str
     face: RecognizedFace
-    crop: bytes | None
+    crop: bytes
     created: str
 
 
@@ -55,11 +55,6 @@ class Reviews:
         self._lock = threading.Lock()
         self._kept: defaultdict[str, OrderedDict[str, Review]] = defaultdict(OrderedDict)
 
-    @property
-    def on(self) -> bool:
-        """Whether any are kept."""
-        return self._most > 0
-
     def add(
         self,
         gallery: str,
@@ -67,9 +62,14 @@ class Reviews:
         face: RecognizedFace,
         answer: Identification,
         fpir_at_score: float,
-        crop: bytes | None,
-    ) -> None:
-        """Keep an answer; it takes the place of one about the same face, else of the oldest."""
+        crop: bytes,
+    ) -> str | None:
+        """Keep an answer in the place of one about the same face, else of the oldest: its id.
+
+        None from a server that keeps none.
+        """
+        if not self._most:
+            return None
         review = Review(
             secrets.token_hex(8), gallery, answer.candidates[0].subject,
             answer.subject is not None, answer.score, fpir_at_score, image, face, crop,
@@ -85,6 +85,7 @@ class Reviews:
             kept[review.id] = review
             while len(kept) > self._most:
                 kept.popitem(last=False)
+        return review.id
 
     def listed(self, gallery: str) -> list[Review]:
         """Those of a gallery, latest first."""

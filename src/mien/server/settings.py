@@ -12,7 +12,7 @@ class Settings:
     everything, so only requests to this machine by its own name are answered. `audit` is the file
     that the audit log is appended to, None for no log. `heads` is a folder of fitted heads, one a
     file NAME.head, None for none. `reviews` is how many borderline identifications of each gallery
-    are kept in memory to be confirmed or rejected, `crops` whether with a picture of the face.
+    may wait in memory to be confirmed or rejected, if a request asks for it; 0 for none.
 
     `body_bytes`, `pictures` and `pixels` limit one request: its size, how many pictures it brings,
     and width x height of each. `upload_seconds` is how long its body may take to arrive. `queue` is
@@ -25,8 +25,7 @@ class Settings:
     keys: Path | None = None
     audit: Path | None = None
     heads: Path | None = None
-    reviews: int = 0
-    crops: bool = False
+    reviews: int = 200
     body_bytes: int = 32_000_000
     pictures: int = 16
     pixels: int = 64_000_000

@@ -238,8 +238,7 @@ class _Session:
         self._watcher = watcher
         self._liveness = liveness
         self._began = time.monotonic()
-        self._frames = self._refused = 0
-        self._people = 0
+        self._frames = self._people = 0
 
     async def answer(self, frame: _Frame, dropped: int) -> None:
         """Look at a frame and tell what is on it; one that cannot be used is told and passed."""
@@ -256,17 +255,14 @@ class _Session:
         try:
             picture = Picture(f"frame {frame.number}", frame.data)
             ((width, height, scene),) = await self._service.look(look, [picture])
-        except Overloaded:
-            self._refused += 1  # a newer frame will come
-            return
-        except UnreadableImage as error:
+        except (Overloaded, UnreadableImage) as error:
             await _tell(self._socket, {**_problem(error), "frame": frame.number})
             return
         self._frames += 1
         self._people = max([self._people, *(track.track for track in scene.tracks)])
         reply = m.LiveScene(
             frame=frame.number,
-            dropped=dropped + self._refused,
+            dropped=dropped,
             width=width,
             height=height,
             seconds=round(time.monotonic() - frame.arrived, 3),

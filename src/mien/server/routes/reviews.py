@@ -1,4 +1,4 @@
-"""Borderline identifications: listed, confirmed, rejected. None are kept unless switched on."""
+"""Borderline identifications: listed, confirmed, rejected. `identify?review=true` keeps them."""
 
 from typing import Annotated
 
@@ -8,7 +8,6 @@ from mien.gallery import MIN_QUALITY, Entry, usable
 from mien.server import messages as m
 from mien.server.galleries import check_name
 from mien.server.keys import Key
-from mien.server.problems import UnknownReview
 from mien.server.review import Review
 from mien.server.routes.access import GalleryName, Serving, Writer, new_router
 from mien.server.routes.pictures import facts, rounded
@@ -39,11 +38,8 @@ async def list_reviews(gallery: GalleryName, key: Writer, service: Serving) -> m
 async def show_crop(
     gallery: GalleryName, review: ReviewId, key: Writer, service: Serving
 ) -> Response:
-    """The face of a review, where crops are kept."""
-    crop = service.reviews.find(gallery, review).crop
-    if crop is None:
-        raise UnknownReview("this server keeps no crops; --review-crops makes it keep them")
-    return Response(crop, media_type="image/jpeg")
+    """The face of a review, as it was aligned."""
+    return Response(service.reviews.find(gallery, review).crop, media_type="image/jpeg")
 
 
 @router.post("/v1/galleries/{gallery}/reviews/{review}/confirm")
@@ -106,6 +102,5 @@ def _row(review: Review) -> m.Review:
         named=review.named,
         score=rounded(review.score),
         fpir_at_score=review.fpir_at_score,
-        crop=review.crop is not None,
         created=review.created,
     )

@@ -1,5 +1,7 @@
 """Who a face is among the enrolled: by pictures with a decision, by vectors without one."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -24,6 +26,11 @@ router = new_router()
 Fpir = Annotated[
     float, Query(gt=0, lt=1, description="Share of strangers that may be named wrongly.")
 ]
+Review = Annotated[
+    bool,
+    Query(description="Keep what is borderline, in the memory of the server, to be reviewed."),
+]
+Keep = Callable[[RecognizedFace, Identification, float], str | None]
 Limit = Annotated[int, Query(ge=1, le=100, description="Candidates for each face.")]
 
 
@@ -35,6 +42,7 @@ async def identify(
     service: Serving,
     limit: Limit = 5,
     fpir: Fpir = 1e-2,
+    review: Review = False,
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
     recognizer = service.recognizer
@@ -45,13 +53,11 @@ async def identify(
         with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
             found = opened.identify_faces(seen.faces, recognizer, fpir=fpir, limit=limit)
             size = found[0].gallery_size if found else len(opened)
+        keep = partial(_kept_if_borderline, service, gallery, seen.image) if review else None
         faces = [
-            _identified(service, face, answer)
+            _identified(service, face, answer, keep)
             for face, answer in zip(seen.faces, found, strict=True)
         ]
-        if service.reviews.on:
-            for face, answer, told in zip(seen.faces, found, faces, strict=True):
-                _keep_if_borderline(service, gallery, seen.image, face, answer, told.fpir_at_score)
         return size, picture_of(seen.image, faces)
 
     answers = await service.look(work, await pictures_of(request, service))
@@ -71,35 +77,39 @@ async def identify(
     )
 
 
-def _identified(service: Service, face: RecognizedFace, answer: Identification) -> m.IdentifiedFace:
+def _identified(
+    service: Service, face: RecognizedFace, answer: Identification, keep: Keep | None
+) -> m.IdentifiedFace:
     bundle = service.recognizer.bundle
     score = answer.score - decision.demanded(bundle, face.embedding)
     fmr = decision.impostor_rate(bundle.search_points, score)
+    fpir_at_score = decision.fpir_for(fmr, answer.gallery_size)
     return m.IdentifiedFace(
         **facts(face),
         subject=answer.subject,
         score=rounded(answer.score),
         threshold=rounded(answer.operating_point.threshold),
         fmr_at_score=fmr,
-        fpir_at_score=decision.fpir_for(fmr, answer.gallery_size),
+        fpir_at_score=fpir_at_score,
         candidates=[_candidate(match) for match in answer.candidates],
+        review=keep(face, answer, fpir_at_score) if keep else None,
     )
 
 
-def _keep_if_borderline(
+def _kept_if_borderline(
     service: Service,
     gallery: str,
     image: Image,
     face: RecognizedFace,
     answer: Identification,
     fpir_at_score: float,
-) -> None:
-    if borderline(answer, fpir_at_score):
-        crop = None
-        if service.settings.crops:
-            aligned = align(image, face.face.landmarks, service.recognizer.frame)
-            crop = encode_image(Image(aligned.pixels), "jpeg")
-        service.reviews.add(gallery, image.source, face, answer, fpir_at_score, crop)
+) -> str | None:
+    """The id of its review."""
+    if not borderline(answer, fpir_at_score):
+        return None
+    aligned = align(image, face.face.landmarks, service.recognizer.frame)
+    crop = encode_image(Image(aligned.pixels), "jpeg")
+    return service.reviews.add(gallery, image.source, face, answer, fpir_at_score, crop)
 
 
 def _candidate(match: Match) -> m.Candidate:

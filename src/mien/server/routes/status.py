@@ -6,6 +6,7 @@ from fastapi import Response
 
 from mien import cards
 from mien.classification import Head
+from mien.gallery import MIN_QUALITY
 from mien.inference import preferred_precisions
 from mien.server import messages as m
 from mien.server.routes.access import Reader, Serving, new_router
@@ -22,6 +23,7 @@ async def models(key: Reader, service: Serving) -> m.Models:
     points = bundle.operating_points
     return m.Models(
         version=version("mien"),
+        min_quality=MIN_QUALITY,
         loaded=m.LoadedModel(
             id=bundle.id,
             title=bundle.title,

@@ -2,8 +2,8 @@
 
 const KEY = "mien-key";
 
-/** Who we are, what is loaded, and the gallery in use. */
-export const state = { me: null, loaded: null, gallery: null };
+/** Who we are, what is loaded, the quality below which faces are not enrolled, the gallery in use. */
+export const state = { me: null, loaded: null, poorest: 0, gallery: null };
 
 export const key = {
   get: () => sessionStorage.getItem(KEY),
@@ -44,7 +44,7 @@ export async function call(method, path, { body, json } = {}) {
   return isJson(reply) && reply.status !== 204 ? reply.json() : null;
 }
 
-/** A picture of the server. */
+/** A picture that the server keeps. */
 export const fetchBlob = async (path) => (await ask("GET", path, undefined, {})).blob();
 
 /** Pictures as the parts of a form. */

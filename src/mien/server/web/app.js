@@ -42,8 +42,8 @@ const linkTo = (name) => document.querySelector(`nav a[href="#${name}"]`);
 async function start() {
   try {
     state.me = await call("GET", "/v1/me");
-    const { loaded, heads } = await call("GET", "/v1/models");
-    Object.assign(state, { loaded, heads: heads ?? [] });
+    const { loaded, heads, min_quality: poorest } = await call("GET", "/v1/models");
+    Object.assign(state, { loaded, heads, poorest });
     await listGalleries();
   } catch (error) {
     return fail(error);
@@ -51,6 +51,7 @@ async function start() {
   $("key").hidden = !state.me.keys;
   $("new-gallery").hidden = !may("admin");
   for (const [name, section] of Object.entries(sections)) linkTo(name).hidden = section.possible ? !section.possible() : false;
+  await review.count().catch(fail);
   await go();
 }
 
@@ -73,7 +74,7 @@ async function use(gallery) {
   state.gallery = gallery;
   sessionStorage.setItem(GALLERY, gallery);
   recognise.clear();
-  review.forget();
+  await review.count();
   await go();
 }
 

@@ -47,6 +47,7 @@ export async function takePicture(take) {
     await video.play();
     $("shoot-take").disabled = false;
   } catch (error) {
+    if (!$("shoot").open) return; // closed meanwhile, which interrupts what was starting
     if (!(error instanceof CameraError)) throw error;
     $("shoot-error").textContent = error.message;
   }

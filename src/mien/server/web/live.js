@@ -27,6 +27,7 @@ async function start() {
     await $("live-video").play();
     connect(mine);
   } catch (error) {
+    if (session !== mine) return; // stopped meanwhile, which interrupts what was starting
     if (!(error instanceof CameraError)) throw error;
     stop(error.message);
   }
@@ -44,7 +45,10 @@ function connect(mine) {
 function hear(mine, message) {
   if (message.kind === "ready") return feed(mine);
   if (message.kind === "scene") return show(mine, message);
-  if (message.frame !== undefined) return; // one frame that could not be read: others come
+  if (message.frame !== undefined) { // one frame that was not looked at: others come
+    mine.answered = message.frame + 1;
+    return;
+  }
   const problem = new Problem(message, message.status);
   stop("");
   fail(problem, problem.status === 401 ? null : $("live-error"));

@@ -5,7 +5,7 @@ import { takePicture } from "./camera.js";
 import { enrol } from "./enrol.js";
 import { $, button, el, fail, say } from "./page.js";
 import { accepts, bitmap, chosen, draw } from "./pictures.js";
-import { consider } from "./review.js";
+import { count } from "./review.js";
 import { plural, scoreWords } from "./words.js";
 
 async function recognise(files) {
@@ -29,9 +29,9 @@ async function recognise(files) {
 
 /** Fill a card with a picture and what was found in it. */
 async function show(card, file, picture) {
-  const reply = await call("POST", `${at("identify")}?fpir=${$("fpir").value}&limit=4`, { body: form([file]) });
+  const reply = await call("POST", `${at("identify")}?fpir=${$("fpir").value}&limit=4&review=${may("write")}`, { body: form([file]) });
   const { faces } = reply.images[0];
-  for (const face of faces) consider(file, picture, face, reply.fpir);
+  if (faces.some((face) => face.review)) count().catch(fail);
   const canvas = el("canvas", { role: "img" });
   const names = faces.map((face) => face.subject ?? "unknown").join(", ");
   canvas.setAttribute("aria-label", `${file.name || "Picture"}: ${faces.length ? names : "no face"}`);

@@ -29,12 +29,10 @@ export function scoreWords(face, size) {
   return `Score ${face.score.toFixed(3)}, ${face.threshold.toFixed(3)} is needed. ${meaning(face.fmr_at_score, face.fpir_at_score, where)}`;
 }
 
-const POOREST = 0.1; // faces below are refused; see mien.gallery.MIN_QUALITY
-
 export function qualityWords(face) {
   const reasons = face.reasons ?? [];
   const why = reasons.length ? `: ${reasons.join(", ")}` : "";
-  if (face.quality < POOREST) return { words: `Too poor to enrol (${percent(face.quality)})${why}`, good: false, usable: false };
+  if (face.quality < state.poorest) return { words: `Too poor to enrol (${percent(face.quality)})${why}`, good: false, usable: false };
   if (reasons.length) return { words: `Usable (${percent(face.quality)})${why}`, good: false, usable: true };
   return { words: `Good quality (${percent(face.quality)})`, good: true, usable: true };
 }
