@@ -144,7 +144,8 @@ def fetch(
     Each file arrives under another name, is verified, and only then takes its own; several
     processes may ask for the same one at once. A file whose hash nobody has published is pinned
     to the hash it has now. What comes as a checkpoint goes through `convert`. Raises
-    `LicenceNotAccepted`, `FetchFailed` and `CorruptWeights`.
+    `LicenceNotAccepted`, `FetchFailed` and `CorruptWeights`, and `ModelError` for a file without an
+    address, such as one that a tool builds.
     """
     require_licence(card)
     return [_fetch(card, file, progress, patience, convert) for file in card.files]
@@ -161,6 +162,8 @@ def _fetch(
     with _disk_errors(target), _locked(target):
         if (path := locate(file)) and _sha256(path) == file.sha256:
             return path
+        if not file.urls:
+            raise ModelError(f"{file.name} is not downloaded as it is. {card.cautions}")
         if file.checkpoint:
             if convert is None:
                 raise ModelError(f"{card.id} is converted from a checkpoint: pass `convert`")

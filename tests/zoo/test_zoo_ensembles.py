@@ -104,6 +104,20 @@ def test_measured_members_count_by_their_quality() -> None:
     assert cards.bundle("embedded-accurate+embedded").weights == bundle.weights[::-1]
 
 
+def test_the_ensemble_that_comes_with_mien_has_thresholds_of_its_own() -> None:
+    """Its weights follow from the thresholds of its members; at strict ones it misses fewer."""
+    bundle = cards.bundle("embedded-faceres")
+    made = cards.bundle("embedded+faceres")
+    assert (bundle.weights, bundle.contract) == (made.weights, made.contract)
+    assert made.operating_points == ()
+    assert all(point.contract == bundle.contract for point in bundle.operating_points)
+    for member in bundle.members:
+        for own, alone in zip(bundle.operating_points, member.operating_points, strict=True):
+            assert own.fmr == alone.fmr
+            assert own.threshold != alone.threshold
+            assert own.fnmr < alone.fnmr or own.fmr > 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [

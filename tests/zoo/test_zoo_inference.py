@@ -71,7 +71,7 @@ def test_a_batch_of_the_wrong_shape_is_an_error_with_shapes() -> None:
         open_session(CARD)(np.zeros((1, 3, 64, 64), np.uint8))
 
 
-@pytest.mark.parametrize("name", ["topofr-r50", "openface-nn4-small2"])
+@pytest.mark.parametrize("name", ["topofr-r50", "magface-r100"])
 def test_models_that_cannot_run_say_what_is_missing(name: str) -> None:
     with pytest.raises(ModelError, match="what is missing is"):
         open_sessions(cards.model_card(name))

@@ -324,3 +324,9 @@ def test_another_model_of_the_same_id_is_refused(tmp_path: Path) -> None:
     card.write_text(card_text("dlib-resnet-v1", file))
     with pytest.raises(ModelError, match="choose another id"):
         weights.import_models(card)
+
+
+def test_what_a_tool_builds_is_not_fetched() -> None:
+    card = cards.model_card("mtcnn")
+    with pytest.raises(ModelError, match=r"mtcnn-pnet\.onnx is not downloaded.*tools/mtcnn\.py"):
+        weights.fetch(card)

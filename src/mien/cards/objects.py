@@ -23,9 +23,10 @@ class WeightFile:
     first download has pinned it where no source states that. `urls` hold the same bytes each;
     where `member` is set they lead to an archive (zip or bz2), and the file is the one of that
     name in it; `archive_sha256` is the archive's own hash, empty when unknown. Where `checkpoint`
-    is set, `urls` lead to a PyTorch checkpoint of that name, of which `archive_sha256` is the hash
-    and `network` the architecture (one of `mien.networks`): the file is converted from it on this
-    machine, and its own hash is pinned then.
+    is set, `urls` lead to a checkpoint of that name, PyTorch's or (.t7) Torch's, of which
+    `archive_sha256` is the hash, `network` the architecture (one of `mien.networks`) and
+    `dimensions` how many numbers it gives: the file is converted from it on this machine, and
+    its own hash is pinned then.
     """
 
     name: str
@@ -38,6 +39,7 @@ class WeightFile:
     archive_sha256: str = ""
     checkpoint: str = ""
     network: str = ""
+    dimensions: int = 512
 
 
 @dataclass(frozen=True, slots=True)

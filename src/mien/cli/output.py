@@ -1,6 +1,8 @@
 """Rows of results on stdout: one human table, or one JSON object a line."""
 
 import json
+import shutil
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,8 @@ import click
 
 from mien import decision
 from mien.types import OperatingPoint
+
+_LEAST = 20  # characters: less of a last column says nothing
 
 
 def emit(row: Mapping[str, Any]) -> None:
@@ -23,6 +27,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         text = "  ".join(cells).rstrip()
         click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def fitted(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table whose last column is cut to what the terminal leaves, and left out if little is."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    others = [max(len(line[i]) for line in lines) for i in range(len(header) - 1)]
+    left = shutil.get_terminal_size().columns - sum(others) - 2 * len(others)
+    if left < _LEAST:
+        lines = [line[:-1] for line in lines]
+    else:
+        short = [textwrap.shorten(line[-1], left, placeholder=" ...") for line in lines]
+        lines = [(*line[:-1], last) for line, last in zip(lines, short, strict=True)]
+    table(lines[0], lines[1:])
 
 
 def one_in(rate: float) -> str:

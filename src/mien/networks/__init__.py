@@ -22,6 +22,7 @@ _FAMILY = {
     "iresnet100": "iresnet",
     "mobilefacenet": "mobilefacenet",
     "mobilenet_v2": "mobilenet_v2",
+    "nn4_small2": "nn4_small2",
     "resnet18": "resnet",
     "resnet34": "resnet",
     "resnet50": "resnet",

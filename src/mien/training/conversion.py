@@ -1,4 +1,4 @@
-"""A published PyTorch checkpoint to the ONNX file that its card asks for, proven on the way."""
+"""A published checkpoint to the ONNX file that its card asks for, proven on the way."""
 
 import pickle
 from importlib import resources
@@ -16,6 +16,7 @@ from mien.errors import CorruptWeights, ModelError
 from mien.images import read_image
 from mien.inference import Batch, session_of, to_batch
 from mien.training.draft import FACE, PICTURE, to_onnx
+from mien.training.torch7 import read_tensors
 from mien.types import Landmarks
 
 AGREEMENT = 0.9999  # cosine of what PyTorch and ONNX Runtime make of the same crop
@@ -28,11 +29,11 @@ def convert(card: ModelCard, file: WeightFile, checkpoint: Path) -> bytes:
     and the file is returned only if it gives the same vectors of a real face as PyTorch does.
     Raises `CorruptWeights`, and `ModelError` for the checkpoint of another network.
     """
-    state = read_state(checkpoint)
+    state = (read_tensors if checkpoint.suffix == ".t7" else read_state)(checkpoint)
     frame = card.input.frame
     if frame is None:
         raise ModelError(f"the card of {card.id} has no template to align to")
-    network = networks.build(file.network, size=frame.size[0])
+    network = networks.build(file.network, file.dimensions, size=frame.size[0])
     missing, _ = networks.adopt(network, state)
     lacking = [name for name in missing if not name.endswith("num_batches_tracked")]
     if lacking:
