@@ -46,6 +46,15 @@ def test_by_people_each_has_up_to_so_many_crops_side_by_side(crowd: Examples) ->
     assert len(set(plan.tolist())) == len(plan)
 
 
+def test_by_people_there_are_as_many_passes_as_crops_for_them() -> None:
+    labels = np.repeat(np.arange(3), 40)
+    few = Examples(np.arange(120), labels, tuple("abc"))
+    plan = sampling.plan(Sampling("people", batch=12, pictures=4), few, None, 0, 0)
+    assert plan.shape == (10, 12)
+    for batch in few.labels[plan]:
+        assert Counter(batch.tolist()) == {0: 4, 1: 4, 2: 4}
+
+
 def test_pairs_stay_together(crowd: Examples) -> None:
     groups = np.array([[0, 1], [2, 3], [4, 5], [6, 7]])
     plan = sampling.plan(Sampling("pairs", batch=4, file="f"), crowd, groups, 0, 0)

@@ -99,10 +99,11 @@ class Augmentation:
 class Sampling:
     """How batches are made; `batch` is the number of crops in one, over all processes.
 
-    "shuffle" passes over the crops once an epoch. "people" passes over the subjects once an epoch,
-    up to `pictures` crops of each side by side: with `data.min_pictures` as large that is P times
-    K sampling, without it those who have fewer are there as strangers. "pairs" and "triplets"
-    read `file`, a table of `mien data pairs` or `triplets`, whose rows stand side by side.
+    "shuffle" passes over the crops once an epoch. "people" passes over the subjects, as often as
+    there are crops for, up to `pictures` crops of each side by side: with `data.min_pictures` as
+    large that is P times K sampling, without it those who have fewer are there as strangers.
+    "pairs" and "triplets" read `file`, a table of `mien data pairs` or `triplets`, whose rows stand
+    side by side.
     """
 
     kind: Literal["shuffle", "people", "pairs", "triplets"] = "shuffle"

@@ -34,12 +34,13 @@ def picture(history: History) -> bytes:
         raise MissingExtra("drawing the curves", "train") from error
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
+    trained = [row for row in history if "loss" in row]
+    epochs = [row["epoch"] for row in trained]
     known = {"epoch", "step", "rate", "cpu_seconds", "idle_seconds"}
     known |= {"accuracy", "accuracy_stderr", "auc"}
-    names = [name for name in history[0] if name not in known] if history else []
+    names = [name for name in trained[0] if name not in known] if trained else []
     for name, colour in zip(names, COLOURS, strict=False):
-        losses.plot(epochs, [row[name] for row in history], color=colour, label=name)
+        losses.plot(epochs, [row[name] for row in trained], color=colour, label=name)
     losses.set(xlabel="epoch", ylabel="loss", title="Training")
     losses.legend(frameon=False)
     measured = [row for row in history if "accuracy" in row]

@@ -27,6 +27,7 @@ from mien.evaluation.protocols import Ints, Pairs, People, Picture
 from mien.evaluation.vectors import Vectors
 from mien.images import read_image
 from mien.training.config import Input, Recipe
+from mien.training.loop import best
 from mien.training.material import Material
 from mien.training.objectives import unit
 from mien.training.preparation.pack import Packed
@@ -198,13 +199,14 @@ def card_text(
         f'\n[[files]]\nname = "{model.name}"\nprecision = "fp32"\nsha256 = "{digest}"\n'
         f"bytes = {model.stat().st_size}\n\n[figures]\n"
     )
-    last: Mapping[str, Any] = next(
-        (row for row in reversed(facts["history"]) if "accuracy" in row), {}
+    scored = [row for row in facts["history"] if "accuracy" in row]
+    kept: Mapping[str, Any] = (
+        scored[best(scored) if recipe.validation.patience else -1] if scored else {}
     )
     for key in ("accuracy", "accuracy_stderr", "auc", "cpu_seconds"):
-        if key in last:
-            text += f'{key} = "{last[key]:g}"\n'
-    if last:
+        if key in kept:
+            text += f'{key} = "{kept[key]:g}"\n'
+    if kept:
         text += f"protocol = {_quoted(f'{recipe.validation.pairs}, mirrored crops averaged')}\n"
     numbers = ", ".join(f"{number:g}" for number in vector)
     where = ", ".join(f"[{x:g}, {y:g}]" for x, y in FACE)

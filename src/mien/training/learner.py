@@ -50,6 +50,9 @@ def build(recipe: Recipe, material: Material, team: parallel.Team) -> Learner:
     for name, parameter in network.named_parameters():
         if name.startswith(config.frozen):
             parameter.requires_grad = False
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(config.frozen):
+            module.momentum = 0.0  # nor do its statistics move
     device = team.device()
     if recipe.run.shared_batch_norm and team.size > 1:
         parallel.share_statistics(network)

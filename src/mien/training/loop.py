@@ -7,7 +7,7 @@ killed at any step and resumed gives the same weights to the last bit.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ def fit(
 ) -> tuple[Learner, Material]:
     """Train a network as the recipe says; checkpoints and weights go to `output`.
 
-    The weights kept are the last, or with `validation.patience` those of the best evaluation. With
+    The weights kept are the last, or with `validation.patience` those of the best evaluation, which
+    may be the one before the first step, of the weights that `network.start` names. With
     `resume`, go on from the checkpoint there. Under `torchrun` the processes share each
     batch. Raises `InputError` for a recipe that cannot be followed and `NotFinite` when the loss
     is no number any more: the last checkpoint then stands and `failure.json` says what was seen.
@@ -64,6 +65,11 @@ def fit(
         precision = autocast(recipe.run.precision, team.device())
         per_epoch = len(planned(recipe, material, 0))
         total = per_epoch * recipe.run.epochs
+        if recipe.network.start and material.validation and team.first and not learner.history:
+            scored = validate(learner.final, recipe.input, *material.validation, precision)
+            learner.history.append({"epoch": 0, "step": 0, **scored})
+            keep(learner, recipe, material, output)
+            report(learner.history[0])
         while learner.step < total and not team.agree(stalled(recipe, learner)):
             epoch, done = divmod(learner.step, per_epoch)
             plan = planned(recipe, material, epoch)[done:]
@@ -115,7 +121,7 @@ def figures(learner: Learner, per_epoch: int, rate: float, waited: float) -> dic
 
 def keep(learner: Learner, recipe: Recipe, material: Material, output: Path) -> None:
     """Write the weights, unless early stopping has seen better ones, and the checkpoint."""
-    if not recipe.validation.patience or best(learner) == len(learner.history) - 1:
+    if not recipe.validation.patience or best(learner.history) == len(learner.history) - 1:
         facts = {"recipe": to_dict(recipe), **material.facts, "history": learner.history}
         checkpoints.write(output / WEIGHTS, learner.final.state_dict(), facts)
     save(learner, recipe, material, output / CHECKPOINT)
@@ -233,16 +239,16 @@ def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, 3, step)).generate_state(1, np.uint32)[0])
 
 
-def best(learner: Learner) -> int:
+def best(history: Sequence[Mapping[str, Any]]) -> int:
     """The place in the history of the evaluation with the highest accuracy, the first of equals;
     that of the last epoch where nothing was evaluated."""
-    scored = [n for n, row in enumerate(learner.history) if "accuracy" in row]
+    scored = [n for n, row in enumerate(history) if "accuracy" in row]
     if not scored:
-        return len(learner.history) - 1
-    return max(scored, key=lambda n: (learner.history[n]["accuracy"], -n))
+        return len(history) - 1
+    return max(scored, key=lambda n: (history[n]["accuracy"], -n))
 
 
 def stalled(recipe: Recipe, learner: Learner) -> bool:
     """Whether the last `patience` evaluations brought nothing better."""
-    since = sum("accuracy" in row for row in learner.history[best(learner) + 1 :])
+    since = sum("accuracy" in row for row in learner.history[best(learner.history) + 1 :])
     return 0 < recipe.validation.patience <= since

@@ -36,9 +36,15 @@ def plan(config: Sampling, examples: Examples, groups: Ints | None, seed: int, e
 
 
 def _by_people(examples: Examples, pictures: int, random: np.random.Generator) -> Ints:
-    """Each person once, in random order, with up to `pictures` crops that stand side by side."""
+    """Passes over the people, in random order, with up to `pictures` crops that stand side by side:
+    as many whole passes as there are crops for, and at least one."""
     order = np.argsort(examples.labels, kind="stable")
-    albums = np.split(order, np.cumsum(np.bincount(examples.labels))[:-1])
-    drawn = [random.permutation(albums[person])[:pictures] for person in
-             random.permutation(len(albums))]  # fmt: skip
+    counts = np.bincount(examples.labels)
+    albums = np.split(order, np.cumsum(counts)[:-1])
+    passes = max(1, len(order) // int(np.minimum(counts, pictures).sum()))
+    drawn = [
+        random.permutation(albums[person])[:pictures]
+        for _ in range(passes)
+        for person in random.permutation(len(albums))
+    ]
     return np.concatenate(drawn).astype(np.int64)
