@@ -1,11 +1,11 @@
 """The suite on a real Milvus, the one of the package `milvus` (2.3.5, Linux on x86-64).
 
 That server listens on every address, so it runs in a network namespace where there is only the
-loopback, and so do the tests of it: where the package is installed, and for root with iproute2, a
-namespace is made, the server started there (up to a minute), this file run in it and both ended.
-An address in `MIEN_TEST_MILVUS`, such as milvus://127.0.0.1:19530, runs the tests against a server
-that is there; `off` leaves them out. They take two to five minutes, most of it waiting, as every
-search waits for a clock tick.
+loopback, and so do the tests of it. With `MIEN_TEST_MILVUS=start`, the package, root and
+iproute2, a namespace is made, the server started there (up to a minute), this file run in it and
+both ended. An address in `MIEN_TEST_MILVUS`, such as milvus://127.0.0.1:19530, runs the tests
+against a server that is there; without either they are skipped. They take two to five minutes,
+more under load, most of it waiting, as every search waits for a clock tick.
 """
 
 import os
@@ -30,7 +30,7 @@ from mien.gallery.milvus import MilvusStore
 from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
 
-WHERE = os.environ.get("MIEN_TEST_MILVUS", "start")
+WHERE = os.environ.get("MIEN_TEST_MILVUS", "off")
 there = pytest.mark.skipif(
     "://" not in WHERE, reason="run in a namespace, or where MIEN_TEST_MILVUS names a server"
 )
@@ -48,7 +48,7 @@ server.stop()
 """
 
 
-@pytest.mark.skipif(WHERE != "start", reason="MIEN_TEST_MILVUS names a server, or is off")
+@pytest.mark.skipif(WHERE != "start", reason="MIEN_TEST_MILVUS is not 'start'")
 def test_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("milvus", reason="no Milvus server to start")
     if os.getuid() != 0 or shutil.which("ip") is None:

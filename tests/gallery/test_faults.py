@@ -1,7 +1,8 @@
 """Processes killed at any moment, while they enrol, remove, replace, rename, compact, search and
 move everything to another model or another file.
 
-`MIEN_TEST_KILLS` is how many (default 15; 200 take some minutes).
+`MIEN_TEST_KILLS` is how many (default 15; 200 take some minutes), `MIEN_TEST_SECONDS` how
+long two write while a third searches (default 4).
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from mien.gallery import index as index_module
 from mien.gallery.sqlite import SqliteStore
 
 KILLS = int(os.environ.get("MIEN_TEST_KILLS", "15"))
+SECONDS = float(os.environ.get("MIEN_TEST_SECONDS", "4"))
 
 WORKER = """
 import hashlib, random, sys
@@ -216,7 +218,7 @@ def test_two_writers_and_a_searcher(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "gallery").mkdir()
     path = tmp_path / "gallery" / "people.mien"
     workers = [Worker(path, "ann"), Worker(path, "bob")]
-    end = time.monotonic() + 4
+    end = time.monotonic() + SECONDS
     with closing(SqliteStore(path)) as store:
         while time.monotonic() < end:
             known = store.subjects()
