@@ -470,6 +470,22 @@ def test_the_page_says_what_is_wrong_with_a_picture(page: "sync_api.Page", tmp_p
     assert "letter.jpg" in page.inner_text("#status")
 
 
+def test_a_picture_chosen_while_the_page_starts_is_not_lost(page: "sync_api.Page") -> None:
+    held: list[sync_api.Route] = []
+
+    def hold(route: "sync_api.Route") -> None:
+        held.append(route)
+
+    page.route("**/v1/models", hold)
+    page.reload()
+    page.set_input_files("#pictures", EILEEN)
+    page.wait_for_timeout(300)
+    expect(page.locator("#results .who")).to_have_count(0)
+    for request in held:
+        request.continue_()
+    expect(page.locator("#results .who")).to_have_count(1)
+
+
 def test_everything_can_be_reached_by_keyboard(page: "sync_api.Page") -> None:
     page.focus("body")
     reached = []

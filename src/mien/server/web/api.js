@@ -5,6 +5,11 @@ const KEY = "mien-key";
 /** Who we are, what is loaded, the quality below which faces are not enrolled, the gallery in use. */
 export const state = { me: null, loaded: null, poorest: 0, gallery: null };
 
+/** Kept when all of that is known, which `begun` says. */
+let begin;
+export const ready = new Promise((resolve) => { begin = resolve; });
+export const begun = () => begin();
+
 export const key = {
   get: () => sessionStorage.getItem(KEY),
   set: (text) => sessionStorage.setItem(KEY, text),

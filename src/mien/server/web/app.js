@@ -1,7 +1,7 @@
 // Start here: the sections, the gallery in use, the key. The page is a client of the REST interface
 // like any other; no framework, nothing from elsewhere.
 
-import { call, key, may, Problem, state } from "./api.js";
+import { begun, call, key, may, Problem, state } from "./api.js";
 import * as compare from "./compare.js";
 import * as groups from "./groups.js";
 import * as live from "./live.js";
@@ -53,6 +53,7 @@ async function start() {
   for (const [name, section] of Object.entries(sections)) linkTo(name).hidden = section.possible ? !section.possible() : false;
   await review.count().catch(fail);
   await go();
+  begun();
 }
 
 // ---------------------------------------------------------------------------------- gallery, key

@@ -1,6 +1,6 @@
 // Recognise: who is in a picture; a click on a face enrols it.
 
-import { at, call, form, may, state } from "./api.js";
+import { at, call, form, may, ready, state } from "./api.js";
 import { takePicture } from "./camera.js";
 import { enrol } from "./enrol.js";
 import { $, button, el, fail, say } from "./page.js";
@@ -11,6 +11,7 @@ import { plural, scoreWords } from "./words.js";
 async function recognise(files) {
   const pictures = files.filter((file) => file.size || file.name);
   if (!pictures.length) return;
+  await ready; // a picture may be dropped on the page before the server has answered
   if (!state.gallery) return say("Make a gallery first.", true);
   for (const file of pictures) {
     say(`Looking at ${file.name || "the picture"} …`);
