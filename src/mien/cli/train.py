@@ -50,7 +50,7 @@ def command(
     try:
         from mien.training import augmentation, curves, draft
         from mien.training.config import read_recipe
-        from mien.training.loop import fit
+        from mien.training.loop import best, fit
         from mien.training.preparation.pack import open_packed
     except ImportError as error:
         raise MissingExtra("training", "train") from error
@@ -78,10 +78,12 @@ def command(
     if tensorboard:
         curves.events(learner.history, folder / "events")
     card = draft.write(learner.final, parsed, material, learner.history, folder)
-    row = {"card": str(card), "epochs": len(learner.history)}
+    row = {"card": str(card), "epochs": learner.history[-1]["epoch"]}
     if as_json:
         emit(row)
     else:
+        if parsed.validation.patience and learner.history[best(learner.history)]["epoch"] == 0:
+            click.echo("no epoch was better than the start: its weights are kept")
         click.echo(f"{card}: a draft; 'mien models import {card}' takes the model in")
 
 
