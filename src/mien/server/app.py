@@ -88,7 +88,7 @@ def create_app(
             saving.cancel()
             await asyncio.to_thread(service.close)
 
-    app = FastAPI(
+    app = _App(
         title="mien",
         version=version("mien"),
         description="Face recognition with a measured error rate on every answer.",
@@ -102,7 +102,6 @@ def create_app(
     app.router.routes.extend(ROUTES)
     _serve_page(app)
     _answer_errors(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(_Frame, service=service)
     return app
 
@@ -165,17 +164,22 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
 
 
-def _openapi(app: FastAPI) -> dict[str, object]:
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        parts = schema.setdefault("components", {})
-        parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"key": []}]
-        app.openapi_schema = schema
-    return app.openapi_schema
+class _App(FastAPI):
+    """With what FastAPI does not know of the routes: how keys are sent, what problems look like."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of the routes, made once."""
+        if self.openapi_schema is None:
+            schema = get_openapi(
+                title=self.title, version=self.version, description=self.description,
+                routes=self.routes,
+            )  # fmt: skip
+            parts = schema.setdefault("components", {})
+            parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"key": []}]
+            self.openapi_schema = schema
+        return self.openapi_schema
 
 
 class _Frame:
