@@ -192,7 +192,7 @@ class Index:
         )
         return [
             Match(
-                to_text(self._cipher.open(names[subject], f"name:{subject}")),
+                to_text(self._cipher.open(names[subject], "name", subject)),
                 int(ids[row]),
                 float(np.clip(scores[row], -1.0, 1.0)),
             )
@@ -227,7 +227,7 @@ class Index:
         ids, subjects, stored = zip(*rows, strict=True)
         if self._cipher.sealed:
             stored = tuple(
-                self._cipher.open(value, f"vector:{id_}")
+                self._cipher.open(value, "vector", id_)
                 for id_, value in zip(ids, stored, strict=True)
             )
         vectors = np.frombuffer(b"".join(stored), "<f4").reshape(len(rows), -1)

@@ -5,17 +5,18 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import UnknownSubject
-from mien.gallery import cipher
+from mien.errors import InputError, UnknownSubject
+from mien.gallery.cipher import Cipher, to_bytes, to_text
 from mien.gallery.store import Entry
 from mien.types import Embedding, Template
 
+_quoted = json.JSONEncoder().encode  # of one text: of an object it takes ten times as long
 _PARAMETERS = 500  # of one statement: every SQLite allows 999
 
 OTHER_MODEL = ".other"
@@ -35,7 +36,7 @@ class Rows:
     """The rows of a collection. Every method works within the transaction of its caller."""
 
     collection: int
-    cipher: cipher.Cipher
+    cipher: Cipher
 
     def _subjects(
         self, db: sqlite3.Connection, entries: Sequence[Entry], now: str
@@ -60,8 +61,8 @@ class Rows:
         db.executemany(
             "INSERT INTO subject VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (rows[name], self.collection, lookup, self._seal(name, f"name:{rows[name]}"),
-                 now, now)
+                (rows[name], self.collection, lookup,
+                 self.cipher.seal(to_bytes(name), "name", rows[name]), now, now)
                 for lookup, name in fresh
             ],
         )  # fmt: skip
@@ -71,21 +72,22 @@ class Rows:
         """New templates, and rows for subjects that are new."""
         subjects, fresh = self._subjects(db, entries, now)
         first = self.newest(db) + 1
+        seal, vectors = self.cipher.seal, _unit_vectors(entries)
         rows, tags, crops, templates = [], [], [], []
-        for id_, entry in enumerate(entries, first):
+        for id_, entry, vector in zip(count(first), entries, vectors, strict=False):
             created = entry.created or now
-            vector = entry.embedding.vector.astype("<f4", copy=False).tobytes()
-            text = json.dumps(dict(entry.metadata)) if entry.metadata else "{}"
+            pairs = [(_quoted(key), _quoted(value)) for key, value in entry.metadata.items()]
+            text = f"{{{', '.join([f'{key}: {value}' for key, value in pairs])}}}"
             rows.append((
                 id_, self.collection, subjects[entry.subject], int(entry.negative),
-                entry.quality, created, self.cipher.seal(vector, f"vector:{id_}"),
-                self._seal(entry.source, f"source:{id_}"),
-                self._seal(entry.source_sha256, f"sha256:{id_}"),
-                self._seal(text, f"metadata:{id_}"),
+                entry.quality, created, seal(vector.tobytes(), "vector", id_),
+                seal(to_bytes(entry.source), "source", id_),
+                seal(to_bytes(entry.source_sha256), "sha256", id_),
+                seal(to_bytes(text), "metadata", id_),
             ))  # fmt: skip
-            tags += [(self._tag(key, value), id_) for key, value in entry.metadata.items()]
+            tags += [(self._tag(key, value), id_) for key, value in pairs]
             if entry.crop:
-                crops.append((id_, self.cipher.seal(entry.crop, f"crop:{id_}")))
+                crops.append((id_, seal(entry.crop, "crop", id_)))
             templates.append(Template(id_, entry.subject, entry.source, entry.quality, created))
         db.executemany("INSERT INTO template VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         db.executemany("INSERT INTO tag VALUES (?, ?)", tags)
@@ -113,15 +115,15 @@ class Rows:
         """What was enrolled, from one of the rows of `entries`."""
         id_, subject, name, vector, source, sha256, metadata, quality, negative, made, crop = row
         return Entry(
-            self.open_text(name, f"name:{subject}"),
+            self.open_text(name, "name", subject),
             Embedding(self._open_vector(vector, id_), contract),
-            self.open_text(source, f"source:{id_}"),
+            self.open_text(source, "source", id_),
             quality,
-            json.loads(self.open_text(metadata, f"metadata:{id_}")),
+            json.loads(self.open_text(metadata, "metadata", id_)),
             bool(negative),
-            self.open_text(sha256, f"sha256:{id_}"),
+            self.open_text(sha256, "sha256", id_),
             made,
-            b"" if crop is None else self.cipher.open(crop, f"crop:{id_}"),
+            b"" if crop is None else self.cipher.open(crop, "crop", id_),
         )
 
     def delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
@@ -198,7 +200,7 @@ class Rows:
         """The templates with that metadata and ids over `after`, ascending."""
         rows = db.execute(
             "SELECT template FROM tag WHERE tag = ? AND template > ?",
-            (self._tag(key, value), after),
+            (self._tag(_quoted(key), _quoted(value)), after),
         )
         return np.fromiter((i for (i,) in rows), np.int64)
 
@@ -213,20 +215,27 @@ class Rows:
             f"SELECT {column} FROM collection WHERE id = ?", (self.collection,)
         ).fetchone()[0]
 
-    def open_text(self, stored: bytes, place: str) -> str:
-        """A text that was sealed for a place, such as `name:7`."""
-        return cipher.to_text(self.cipher.open(stored, place))
+    def open_text(self, stored: bytes, column: str, row: int) -> str:
+        """A text that was sealed for that place."""
+        return to_text(self.cipher.open(stored, column, row))
 
     def _tag(self, key: str, value: str) -> bytes:
-        return self.cipher.lookup(json.dumps([key, value]))
-
-    def _seal(self, text: str, place: str) -> bytes:
-        return self.cipher.seal(cipher.to_bytes(text), place)
+        return self.cipher.lookup(f"[{key}, {value}]")
 
     def _open_vector(self, stored: bytes, id_: int) -> NDArray[np.float32]:
-        return np.frombuffer(self.cipher.open(stored, f"vector:{id_}"), "<f4")
+        return np.frombuffer(self.cipher.open(stored, "vector", id_), "<f4")
 
 
 def _picture(entry: Entry) -> tuple[str, str]:
     """The name and the digest of the picture of a template."""
     return entry.source, entry.source_sha256
+
+
+def _unit_vectors(entries: Sequence[Entry]) -> NDArray[np.float32]:
+    """Their vectors (n, dim). Raises `InputError` unless each has the length 1."""
+    vectors = np.concatenate([entry.embedding.vector for entry in entries], dtype="<f4")
+    vectors = vectors.reshape(len(entries), -1)
+    with np.errstate(over="ignore"):
+        if (np.abs(np.vecdot(vectors, vectors) - 1) > 1e-3).any():
+            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
+    return vectors

@@ -121,7 +121,7 @@ class SqliteStore:
                 "GROUP BY subject.id", (self._rows.collection,),
             ).fetchall()  # fmt: skip
             found = [
-                Subject(self._rows.open_text(name, f"name:{id_}"), templates, created)
+                Subject(self._rows.open_text(name, "name", id_), templates, created)
                 for id_, name, templates, created in rows
             ]
         return sorted(found, key=lambda subject: subject.name)
@@ -139,7 +139,7 @@ class SqliteStore:
         with self._database.translated():
             return [
                 Template(
-                    id_, subject, self._rows.open_text(source, f"source:{id_}"), quality, created
+                    id_, subject, self._rows.open_text(source, "source", id_), quality, created
                 )
                 for id_, source, quality, created, negative in rows
                 if not negative
@@ -346,8 +346,6 @@ class SqliteStore:
     def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
         contract = entries[0].embedding.contract
         dimensions = len(entries[0].embedding.vector)
-        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
-            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         if any(entry.crop for entry in entries) and not self._cipher.sealed:
             raise InputError("pictures of faces are only kept in an encrypted gallery")
         known, width = db.execute(
