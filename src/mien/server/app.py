@@ -37,7 +37,7 @@ from mien.server.routes import ROUTES
 from mien.server.service import Service, note
 from mien.server.settings import Settings
 
-_SAVE_SECONDS = 60.0  # how often it is written down when keys were last used
+_SAVE_SECONDS = 5.0  # how often it is written down when keys were last used
 
 _OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
