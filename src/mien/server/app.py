@@ -234,6 +234,7 @@ class _Frame:
             note(
                 "request", method=scope["method"], route=route, status=status,
                 ms=round(1000 * seconds, 1), key=scope.get("state", {}).get("key"),
+                client=(scope.get("client") or (None,))[0],
             )  # fmt: skip
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
