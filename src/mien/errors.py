@@ -219,3 +219,9 @@ class GalleryDamaged(GalleryError, UserWarning):
 
     A warning: to have it raised instead, `warnings.simplefilter("error", mien.GalleryDamaged)`.
     """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the gallery is damaged: {what}; 'mien gallery verify' names all of it and what to do"
+        )
+        self.what = what

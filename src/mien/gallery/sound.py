@@ -79,9 +79,8 @@ class Read:
 
 
 def warn(what: str) -> None:
-    """Say that something is damaged, and what to do."""
-    text = f"the gallery is damaged: {what}; 'mien gallery verify' says more and what to do"
-    warnings.warn(text, GalleryDamaged, stacklevel=3)
+    """Say what is damaged."""
+    warnings.warn(GalleryDamaged(what), stacklevel=3)
 
 
 def named(kind: str, keys: Sequence[int]) -> str:
