@@ -1,11 +1,14 @@
 """Bytes overwritten at random places of an embedded gallery: found, named, the rest as it was.
 
-`MIEN_TEST_DAMAGES` is at how many places (default 150); with `-s` the outcomes are printed.
+`MIEN_TEST_DAMAGES` is at how many places (default 100); with `-s` the outcomes are printed.
 """
 
 import os
 import random
 import re
+import sqlite3
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +26,7 @@ from mien.gallery.sqlite import SqliteStore
 from mien.gallery.store import Entry
 from mien.types import Embedding
 
-DAMAGES = int(os.environ.get("MIEN_TEST_DAMAGES", "150"))
+DAMAGES = int(os.environ.get("MIEN_TEST_DAMAGES", "100"))
 CONTRACT = "detector+embedder@01234567"
 PEOPLE, EACH, DIMENSIONS = 40, 3, 64
 
@@ -35,16 +38,18 @@ def vectors() -> np.ndarray:
 
 def fill(path: Path) -> None:
     """People with three templates each, the third a negative of some, and two removed."""
-    with closing(SqliteStore(path)) as store:
-        for number, vector in enumerate(vectors()):
-            whose, which = divmod(number, EACH)
-            metadata = {"site": ("north", "south", "east")[whose % 3]}
-            entry = Entry(
+    entries = []
+    for number, vector in enumerate(vectors()):
+        whose, which = divmod(number, EACH)
+        entries.append(
+            Entry(
                 f"person {whose:03}", Embedding(vector, CONTRACT), f"{whose}/{which}.jpg",
-                number / 1000, metadata, negative=which == 2 and whose % 4 == 0,
-                source_sha256=f"{number:064x}",
-            )  # fmt: skip
-            store.add([entry])
+                number / 1000, {"site": ("north", "south", "east")[whose % 3]},
+                negative=which == 2 and whose % 4 == 0, source_sha256=f"{number:064x}",
+            )
+        )  # fmt: skip
+    with closing(SqliteStore(path)) as store:
+        store.add(entries)
         store.remove("person 007")
         store.remove("person 023")
 
@@ -195,3 +200,57 @@ def test_what_is_damaged_is_named_and_the_rest_is_as_it_was(
             outcomes["all read, damage named"] += 1
     print(", ".join(f"{count} {what}" for what, count in outcomes.most_common()))
     assert outcomes["some left out and named"] > DAMAGES // 10
+
+
+def test_the_command_line_says_what_is_damaged_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "people.mien"
+    fill(path)
+    content = bytearray(path.read_bytes())
+    content[content.find(vectors()[31].tobytes()) + 7] ^= 16  # of template 32
+    path.write_bytes(content)
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [Path(sys.executable).with_name("mien"), "gallery", *words],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | {"MIEN_GALLERY": "people.mien"},
+        )  # fmt: skip
+
+    verify = run("verify")
+    assert verify.returncode == 1
+    assert "template 32 is damaged: of 'person 010', from 10/1.jpg" in verify.stdout
+    assert "migrate --to NEW.mien --accept-loss" in verify.stderr
+    show = run("show", "person 010")
+    assert show.returncode == 0
+    assert "10/2.jpg" in show.stdout
+    assert "10/1.jpg" not in show.stdout
+    assert "mien: the gallery is damaged: template 32 is damaged and left out" in show.stderr
+    for words in (["export", "all.npz"], ["migrate", "--to", "new.mien"]):
+        refused = run(*words)
+        assert refused.returncode == 4
+        assert "template 32" in refused.stderr
+        assert "--accept-loss" in refused.stderr
+        assert run(*words, "--accept-loss").returncode == 0
+    assert "all well" in run("verify", "--gallery", "new.mien").stdout
+    with closing(SqliteStore(path)) as old, closing(SqliteStore(tmp_path / "new.mien")) as new:
+        with pytest.warns(GalleryDamaged):
+            kept = [plain(entry) for _, entry in old.entries()]
+        assert [plain(entry) for _, entry in new.entries()] == kept
+        assert len(kept) == (PEOPLE - 2) * EACH - 1
+    assert run("remove", "person 010", "--yes").returncode == 0  # the damaged template with it
+    assert "all well" in run("verify").stdout
+
+
+def test_compact_makes_a_damaged_index_again(tmp_path: Path) -> None:
+    path = tmp_path / "people.mien"
+    fill(path)
+    with closing(sqlite3.connect(path)) as db:
+        root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'tag_template'")
+        ((page,), (size,)) = root.fetchone(), db.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    content[page * size - 30 : page * size] = bytes(30)  # keys are at the end of a page
+    path.write_bytes(content)
+    with closing(SqliteStore(path)) as store:
+        assert store.check()
+        store.compact()
+        assert store.check() == []

@@ -45,8 +45,9 @@ class Database:
             self.connection.close()
 
     def compact(self) -> None:
-        """Rewrite the file without unused room."""
+        """Make the indexes again, then rewrite the file without unused room."""
         with self.lock, self.translated():
+            self.connection.execute("REINDEX")  # VACUUM copies them, damage and all
             self.connection.execute("VACUUM")
         self.empty_log()
 
