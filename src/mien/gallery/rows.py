@@ -116,7 +116,7 @@ class Rows:
         return found
 
     def _entry(self, row: Row, name: str, contract: str, crops: Mapping[int, bytes]) -> Entry:
-        id_, _, _, negative, quality, made, vector, *texts = row
+        id_, _, _, negative, quality, made, vector, *texts, _ = row
         (plain,) = self.open_vectors([id_], [vector])
         source, sha256, metadata = (
             self.open_text(text, f"{kind}:{id_}")
@@ -141,7 +141,7 @@ class Rows:
             sound.warn(f"{sound.named('subject', gone)} damaged and left out")
         return {
             id_: (self.open_text(name, f"name:{id_}"), created)
-            for id_, _, _, name, created in read.rows
+            for id_, _, _, name, created, _ in read.rows
         }
 
     def delete(self, db: sqlite3.Connection, ids: list[int]) -> None:
@@ -213,11 +213,11 @@ class Rows:
     def since(self, db: sqlite3.Connection, name: str, created: str) -> None:
         """Let a subject have been enrolled at that time, if it is earlier."""
         row = self.find(db, name)
-        found = list(sound.by_key(db, SUBJECT, [] if row is None else [row]).rows[0])
-        found[-1] = min(found[-1], created)
+        ((*rest, now, _),) = sound.by_key(db, SUBJECT, [] if row is None else [row]).rows
+        first = min(now, created)
         db.execute(
             "UPDATE subject SET created = ?, sum = ? WHERE id = ?",
-            (found[-1], SUBJECT.sum_of(tuple(found)), row),
+            (first, SUBJECT.sum_of((*rest, first)), row),
         )
 
     def ids_of(self, db: sqlite3.Connection, subject: int) -> list[int]:

@@ -24,9 +24,9 @@ _numbers = struct.Struct("<qqqqd").pack
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose rows have sums: its columns but the last, `sum`, and what makes that of them.
+    """A table whose rows have sums: its columns but the last, `sum`, and what makes that of a row.
 
-    The first column is the integer key.
+    The first column is the integer key. The sum is made of a row with or without one.
     """
 
     name: str
@@ -40,14 +40,21 @@ class Table:
 
 
 def _template_sum(row: Row) -> int:
-    id_, collection, subject, negative, quality, created, vector, source, sha256, metadata = row
+    id_, collection, subject, negative, quality, created, vector, source, sha256, metadata = row[
+        :10
+    ]
     numbers = _numbers(id_, collection, subject, negative, quality)
     rest = b"".join((numbers, created.encode(), source, sha256, metadata))
     return zlib.crc32(vector, zlib.crc32(rest))
 
 
-def _sum(row: Row) -> int:
-    return zlib.crc32(repr(row).encode())
+def _subject_sum(row: Row) -> int:
+    id_, collection, lookup, name, created = row[:5]
+    return zlib.crc32(b"%d %d %s %b %b" % (id_, collection, created.encode(), lookup, name))
+
+
+def _collection_sum(row: Row) -> int:
+    return zlib.crc32(repr(row[:10]).encode())
 
 
 TEMPLATE = Table(
@@ -55,18 +62,18 @@ TEMPLATE = Table(
     "id, collection, subject, negative, quality, created, vector, source, source_sha256, metadata",
     _template_sum,
 )
-SUBJECT = Table("subject", "id, collection, lookup, name, created", _sum)
+SUBJECT = Table("subject", "id, collection, lookup, name, created", _subject_sum)
 COLLECTION = Table(
     "collection",
     "id, name, contract, dimensions, version, erasures, subjects, templates, retention_days, "
     "created",
-    _sum,
+    _collection_sum,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Sound rows, without their sums, and the keys of those that are damaged."""
+    """Sound rows, and the keys of those that are damaged."""
 
     rows: list[Row]
     damaged: list[int]
@@ -93,7 +100,7 @@ def named(kind: str, keys: Sequence[int]) -> str:
 def is_sound(table: Table, row: Row) -> bool:
     """Whether the sum, the last column, is that of the others."""
     try:
-        return bool(table.sum_of(row[:-1]) == row[-1])
+        return bool(table.sum_of(row) == row[-1])
     except (TypeError, ValueError, AttributeError, struct.error):  # not even of the right types
         return False
 
@@ -160,7 +167,7 @@ def collection(db: sqlite3.Connection, id_: int) -> dict[str, Any]:
 def seal(db: sqlite3.Connection, id_: int) -> None:
     """Give the row of a collection, which was changed, its sum."""
     select = f"SELECT {COLLECTION.columns} FROM collection WHERE id = ?"
-    total = _sum(db.execute(select, (id_,)).fetchone())
+    total = COLLECTION.sum_of(db.execute(select, (id_,)).fetchone())
     db.execute("UPDATE collection SET sum = ? WHERE id = ?", (total, id_))
 
 
@@ -180,9 +187,9 @@ def of_damage(error: sqlite3.Error) -> bool:
     return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
 
 
-def sorted_out(table: Table, rows: Sequence[Row]) -> Read:
-    """Which of some rows, with their sums, are sound."""
-    sound = [row[:-1] for row in rows if is_sound(table, row)]
+def sorted_out(table: Table, rows: list[Row]) -> Read:
+    """Which of some rows are sound."""
+    sound = [row for row in rows if is_sound(table, row)]
     if len(sound) == len(rows):
         return Read(sound, [])
     return Read(sound, [row[0] for row in rows if not is_sound(table, row)])
