@@ -40,7 +40,7 @@ def test_mien_train_makes_a_model_for_every_verb(
     assert (output / "metrics.csv").is_file()
     assert (output / "curves.png").is_file()
     card = output / "small-model.toml"
-    assert rows[2]["card"] == str(card)
+    assert rows[2] == {"card": str(card), "epochs": 2, "lowest_fmr": None}  # two people: too few
     taken = CliRunner().invoke(cli, ["models", "import", str(card)])
     assert taken.exit_code == 0, taken.output
     proof = CliRunner().invoke(cli, ["models", "verify", "small-model"])

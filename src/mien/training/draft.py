@@ -45,11 +45,12 @@ def write(
     material: Material,
     history: Sequence[Mapping[str, Any]],
     folder: Path,
-) -> Path:
-    """Write `ID.onnx` and the card `ID.toml` to a folder; returns the card.
+) -> tuple[Path, list[OperatingPoint]]:
+    """Write `ID.onnx` and the card `ID.toml` to a folder; returns the card and its thresholds.
 
     Thresholds are measured on all pairs of the people of the validation pairs, with the crops and
-    the number of views (one) that are used afterwards. Raises `InputError` and `MissingExtra`.
+    the number of views (one) that are used afterwards; where those are too few, there are none.
+    Raises `InputError` and `MissingExtra`.
     """
     name = recipe.card.id or folder.resolve().name.lower()
     network = network.to("cpu").eval()
@@ -66,8 +67,11 @@ def write(
     )
     cards.parse(text, f"the draft of {name}")
     path = folder / f"{name}.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    return path, points
 
 
 def frame_of(packed: Frame, shape: Input) -> Frame:
