@@ -55,6 +55,18 @@ def test_mien_train_makes_a_model_for_every_verb(
     assert enrolled.exit_code == 0, enrolled.output
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("My Run 1.5", "my-run-1.5"), ("a_b-c", "a_b-c"), ("._x (2)", "x-2"), ("лица", "resnet18")],
+)
+def test_any_folder_gives_a_model_its_name(folder: str, name: str, tmp_path: Path) -> None:
+    text = '[data]\nset = ""\n[network]\nname = "resnet18"\n[[objectives]]\nname = "softmax"\n'
+    recipe = parse(text, "test.toml")
+    assert draft.name_of(recipe, tmp_path / folder) == name
+    named = parse(text, "test.toml", ["card.id=Other"])
+    assert draft.name_of(named, tmp_path / folder) == "Other"
+
+
 def test_the_frame_of_the_card_is_what_training_saw(packed: Packed, eileen: Image) -> None:
     """Packing, then the middle, gives the crop that the card's frame gives directly."""
     shape = Input(40, 0.8)

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import logging
+import re
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ def write(
     the number of views (one) that are used afterwards; where those are too few, there are none.
     Raises `InputError` and `MissingExtra`.
     """
-    name = recipe.card.id or folder.resolve().name.lower()
+    name = name_of(recipe, folder)
     network = network.to("cpu").eval()
     frame = frame_of(material.packed.about.frame, recipe.input)
     model = folder / f"{name}.onnx"
@@ -72,6 +73,12 @@ def write(
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     return path, points
+
+
+def name_of(recipe: Recipe, folder: Path) -> str:
+    """The id of the card: what the recipe says, or made of the name of the folder."""
+    made = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("._-")
+    return recipe.card.id or made or recipe.network.name
 
 
 def frame_of(packed: Frame, shape: Input) -> Frame:
