@@ -38,6 +38,8 @@ CASES = (
     ("mobilenet_v2", 112, 32, ""),
     ("mobilefacenet", 112, 32, ""),
     ("inception_resnet_v1", 160, 16, ""),
+    ("vgg19", 112, 8, ""),
+    ("vit_tiny", 112, 32, ""),
 )
 
 

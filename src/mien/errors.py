@@ -159,7 +159,8 @@ class NoOperatingPoint(ModelError, LookupError):
 
     def __init__(self, contract: str, fmr: float, lowest: float | None) -> None:
         measured = (
-            "it has no measured thresholds at all; measure it with 'mien evaluate --calibrate'"
+            "it has no measured thresholds at all; "
+            "'mien evaluate folder PEOPLE --model ID --as NEW' measures some, on people of yours"
             if lowest is None
             else f"its thresholds were measured for false match rates down to {lowest:g}"
         )

@@ -90,9 +90,9 @@ def _whose(db: sqlite3.Connection, rows: Rows, id_: int) -> str:
         ask = "SELECT subject FROM template INDEXED BY template_subject WHERE id = ?"
         subjects = [subject for (subject,) in db.execute(ask, (id_,))]
         for _, _, _, name, *_ in sound.by_key(db, SUBJECT, subjects).rows:
-            said.append(f"of {rows.open_text(name, f'name:{subjects[0]}')!r}")
+            said.append(f"of {rows.open_text(name, 'name', subjects[0])!r}")
         ((source,),) = db.execute("SELECT source FROM template WHERE id = ?", (id_,)).fetchall()
-        said.append(f"from {rows.open_text(source, f'source:{id_}')}")
+        said.append(f"from {rows.open_text(source, 'source', id_)}")
     except (sqlite3.DatabaseError, GalleryUnavailable, ValueError, TypeError, AttributeError):
         pass  # what is left unsaid is damaged
     return f": {', '.join(said)}" if said else ""

@@ -15,7 +15,7 @@ from mien.errors import GalleryUnavailable, MienError
 
 _BUSY_SECONDS = 30.0  # how long a writer waits for another process
 _CACHE_KIB = 32 * 1024  # the inner pages of some millions of templates
-_LOG_PAGES = 4096  # of 8 KiB: how long the log may become before it is moved into the file
+_LOG_PAGES = 2048  # of 16 KiB: how long the log may become before it is moved into the file
 
 
 class Database:

@@ -48,6 +48,7 @@ class Index:
         self._tail = Tail()
         self._quantizer: Quantizer | None = None
         self._version: int | None = None  # of the collection, when it was last looked at
+        self._counted: int | None = None  # the version of which `missing` was asked
         self._erasures = ""
         self._write_from = _FILE_ROWS
         self._searches = 0
@@ -80,10 +81,22 @@ class Index:
             self._tail.forget(self._gone(db, self._tail.ids()))
         self._load(db, templates)
         self._version, self._erasures = version, erasures
-        if self._in_step:
-            held = sum(int(np.count_nonzero(block.subjects)) for block in self._blocks())
-            if held < templates:
-                sound.warn(f"{templates - held:,} of {templates:,} templates take no part")
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether `missing` has not been asked since the collection changed."""
+        return self._counted != self._version
+
+    def missing(self, db: sqlite3.Connection) -> int:
+        """How many templates there are no codes of: those that cannot be read.
+
+        It is certain while the caller holds the write lock: another process may be erasing.
+        """
+        self._counted = self._version
+        if not self._in_step:
+            return 0
+        stated: int = sound.collection(db, self._collection)["templates"]
+        return stated - sum(int(np.count_nonzero(block.subjects)) for block in self._blocks())
 
     def search(
         self,

@@ -5,18 +5,20 @@ import secrets
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.errors import GalleryUnavailable, UnknownSubject
-from mien.gallery import cipher, sound
+from mien.errors import GalleryUnavailable, InputError, UnknownSubject
+from mien.gallery import sound
+from mien.gallery.cipher import Cipher, to_bytes, to_text
 from mien.gallery.sound import SUBJECT, TEMPLATE, Read, Row
 from mien.gallery.store import Entry
 from mien.types import Embedding, Template
 
+_quoted = json.JSONEncoder().encode  # of one text: of an object it takes ten times as long
 _PARAMETERS = 500  # of one statement: every SQLite allows 999
 
 OTHER_MODEL = ".other"
@@ -29,7 +31,7 @@ class Rows:
     """The rows of a collection. Every method works within the transaction of its caller."""
 
     collection: int
-    cipher: cipher.Cipher
+    cipher: Cipher
 
     def _subjects(
         self, db: sqlite3.Connection, entries: Sequence[Entry], now: str
@@ -53,7 +55,7 @@ class Rows:
         fresh = [(lookup, name) for lookup, name in lookups.items() if name not in rows]
         rows |= {name: id_ for id_, (_, name) in enumerate(fresh, next_)}
         made = [
-            (id_, self.collection, lookup, self._seal(name, f"name:{id_}"), now)
+            (id_, self.collection, lookup, self.cipher.seal(to_bytes(name), "name", id_), now)
             for id_, (lookup, name) in enumerate(fresh, next_)
         ]
         db.executemany(
@@ -66,22 +68,23 @@ class Rows:
         """New templates, and rows for subjects that are new."""
         subjects, fresh = self._subjects(db, entries, now)
         first = self.newest(db) + 1
+        seal, vectors = self.cipher.seal, _unit_vectors(entries)
         rows, tags, crops, templates = [], [], [], []
-        for id_, entry in enumerate(entries, first):
+        for id_, entry, vector in zip(count(first), entries, vectors, strict=False):
             created = entry.created or now
-            vector = entry.embedding.vector.astype("<f4", copy=False).tobytes()
-            text = json.dumps(dict(entry.metadata)) if entry.metadata else "{}"
+            pairs = [(_quoted(key), _quoted(value)) for key, value in entry.metadata.items()]
+            text = f"{{{', '.join([f'{key}: {value}' for key, value in pairs])}}}"
             row = (
                 id_, self.collection, subjects[entry.subject], int(entry.negative),
-                float(entry.quality), created, self.cipher.seal(vector, f"vector:{id_}"),
-                self._seal(entry.source, f"source:{id_}"),
-                self._seal(entry.source_sha256, f"sha256:{id_}"),
-                self._seal(text, f"metadata:{id_}"),
+                entry.quality, created, seal(vector.tobytes(), "vector", id_),
+                seal(to_bytes(entry.source), "source", id_),
+                seal(to_bytes(entry.source_sha256), "sha256", id_),
+                seal(to_bytes(text), "metadata", id_),
             )  # fmt: skip
             rows.append((*row, TEMPLATE.sum_of(row)))
-            tags += [(self._tag(key, value), id_) for key, value in entry.metadata.items()]
+            tags += [(self._tag(key, value), id_) for key, value in pairs]
             if entry.crop:
-                crops.append((id_, self.cipher.seal(entry.crop, f"crop:{id_}")))
+                crops.append((id_, seal(entry.crop, "crop", id_)))
             templates.append(Template(id_, entry.subject, entry.source, entry.quality, created))
         db.executemany(
             f"INSERT INTO template ({TEMPLATE.columns}, sum) "
@@ -119,13 +122,13 @@ class Rows:
         id_, _, _, negative, quality, made, vector, *texts, _ = row
         (plain,) = self.open_vectors([id_], [vector])
         source, sha256, metadata = (
-            self.open_text(text, f"{kind}:{id_}")
+            self.open_text(text, kind, id_)
             for kind, text in zip(("source", "sha256", "metadata"), texts, strict=True)
         )
         return Entry(
             name, Embedding(np.frombuffer(plain, "<f4"), contract), source, quality,
             json.loads(metadata), bool(negative), sha256, made,
-            self.cipher.open(crops[id_], f"crop:{id_}") if id_ in crops else b"",
+            self.cipher.open(crops[id_], "crop", id_) if id_ in crops else b"",
         )  # fmt: skip
 
     def names(self, db: sqlite3.Connection, subjects: Collection[int]) -> dict[int, str]:
@@ -140,7 +143,7 @@ class Rows:
         if gone := sorted(set(subjects) - {row[0] for row in read.rows}):
             sound.warn(f"{sound.named('subject', gone)} damaged and left out")
         return {
-            id_: (self.open_text(name, f"name:{id_}"), created)
+            id_: (self.open_text(name, "name", id_), created)
             for id_, _, _, name, created, _ in read.rows
         }
 
@@ -282,7 +285,7 @@ class Rows:
         """The templates with that metadata and ids over `after`, ascending."""
         rows = db.execute(
             "SELECT template FROM tag WHERE tag = ? AND template > ?",
-            (self._tag(key, value), after),
+            (self._tag(_quoted(key), _quoted(value)), after),
         )
         return np.fromiter((i for (i,) in rows), np.int64)
 
@@ -299,12 +302,12 @@ class Rows:
         if not self.cipher.sealed:
             return stored
         return [
-            self.cipher.open(value, f"vector:{id_}") for id_, value in zip(ids, stored, strict=True)
+            self.cipher.open(value, "vector", id_) for id_, value in zip(ids, stored, strict=True)
         ]
 
-    def open_text(self, stored: bytes, place: str) -> str:
-        """A text that was sealed for a place, such as `name:7`."""
-        return cipher.to_text(self.cipher.open(stored, place))
+    def open_text(self, stored: bytes, column: str, row: int) -> str:
+        """A text that was sealed for that place."""
+        return to_text(self.cipher.open(stored, column, row))
 
     def _crops(self, db: sqlite3.Connection, ids: list[int]) -> dict[int, bytes]:
         """The kept pictures of templates, sealed; one that cannot be read is empty."""
@@ -338,12 +341,12 @@ class Rows:
 
     def metadata(self, row: Row) -> dict[str, str]:
         """The metadata in a row of templates."""
-        found: dict[str, str] = json.loads(self.open_text(row[9], f"metadata:{row[0]}"))
+        found: dict[str, str] = json.loads(self.open_text(row[9], "metadata", row[0]))
         return found
 
     def tags(self, metadata: Mapping[str, str]) -> set[bytes]:
         """What a filter looks for."""
-        return {self._tag(key, value) for key, value in metadata.items()}
+        return {self._tag(_quoted(key), _quoted(value)) for key, value in metadata.items()}
 
     def tags_of(self, db: sqlite3.Connection, template: int) -> set[bytes] | None:
         """What a filter finds of a template; None where that is damaged."""
@@ -356,10 +359,7 @@ class Rows:
         return {tag for (tag,) in rows}
 
     def _tag(self, key: str, value: str) -> bytes:
-        return self.cipher.lookup(json.dumps([key, value]))
-
-    def _seal(self, text: str, place: str) -> bytes:
-        return self.cipher.seal(cipher.to_bytes(text), place)
+        return self.cipher.lookup(f"[{key}, {value}]")
 
 
 def _sound_subject(row: Row) -> int:
@@ -372,3 +372,13 @@ def _sound_subject(row: Row) -> int:
 def _picture(entry: Entry) -> tuple[str, str]:
     """The name and the digest of the picture of a template."""
     return entry.source, entry.source_sha256
+
+
+def _unit_vectors(entries: Sequence[Entry]) -> NDArray[np.float32]:
+    """Their vectors (n, dim). Raises `InputError` unless each has the length 1."""
+    vectors = np.concatenate([entry.embedding.vector for entry in entries], dtype="<f4")
+    vectors = vectors.reshape(len(entries), -1)
+    with np.errstate(over="ignore"):
+        if (np.abs(np.vecdot(vectors, vectors) - 1) > 1e-3).any():
+            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
+    return vectors

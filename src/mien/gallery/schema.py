@@ -11,7 +11,7 @@ from mien.gallery.database import Database
 DEFAULT_COLLECTION = "default"
 _APPLICATION = int.from_bytes(b"mien", "big")  # marks the file as ours in its header
 _SCHEMA = 4
-_PAGE = 8192  # bytes: three vectors of 512 float32 fit; in pages of 4096 only one
+_PAGE = 16384  # bytes: seven vectors of 512 float32 fit and little is left over; in 8192 three
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

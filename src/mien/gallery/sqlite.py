@@ -97,6 +97,9 @@ class SqliteStore:
             self._index.refresh(db)
             allowed = self._filters.allowed(db, where) if where else None
             found = self._index.search(db, probes, limit, allowed, where or {})
+            missing = self._index.missing(db) if self._index.unchecked else 0
+        if missing:
+            self._tell_missing(missing)
         if self._index.wants_writing:
             self._write_index()
         return found
@@ -142,7 +145,7 @@ class SqliteStore:
         with self._database.translated():
             return [
                 Template(
-                    id_, subject, self._rows.open_text(source, f"source:{id_}"), quality, created
+                    id_, subject, self._rows.open_text(source, "source", id_), quality, created
                 )
                 for id_, _, _, negative, quality, created, _, source, *_ in rows
                 if not negative
@@ -340,8 +343,6 @@ class SqliteStore:
     def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
         contract = entries[0].embedding.contract
         dimensions = len(entries[0].embedding.vector)
-        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
-            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         if any(entry.crop for entry in entries) and not self._cipher.sealed:
             raise InputError("pictures of faces are only kept in an encrypted gallery")
         collection = sound.collection(db, self._rows.collection)
@@ -395,6 +396,16 @@ class SqliteStore:
         if not self._cipher.sealed:  # codes are as telling as vectors: those of a sealed gallery
             path = self._beside("-index") / str(collection)  # stay in memory
         return Index(Rows(collection, self._cipher), path, self._kernel)
+
+    def _tell_missing(self, missing: int) -> None:
+        try:
+            with self._database.writing() as db:  # while nobody erases
+                self._index.refresh(db)
+                missing = self._index.missing(db)
+        except GalleryUnavailable:  # it may only be read
+            pass
+        if missing > 0:
+            sound.warn(f"{missing:,} of its templates take no part in searches")
 
     def _write_index(self) -> None:
         try:

@@ -5,18 +5,15 @@ The names of the parameters are those of the public `arcface_torch` checkpoints,
 they are with the default `channels` and `activation`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mien.errors import InputError
 from mien.networks import require_size
+from mien.networks.layers import ACTIVATIONS
 
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "prelu": nn.PReLU,
-    "relu": lambda channels: nn.ReLU(inplace=True),
-}
 CHANNELS = (64, 128, 256, 512)
 
 

@@ -4,33 +4,29 @@ Chen, Liu, Gao, Han, "MobileFaceNets: efficient CNNs for accurate real-time face
 mobile devices" (2018): 0.22 G multiply-adds and 1.2 M parameters at 112 pixels and width 1.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from mien.errors import InputError
 from mien.networks import require_size
+from mien.networks.layers import ACTIVATIONS, Depthwise
 
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
-    "prelu": nn.PReLU,
-    "relu": lambda channels: nn.ReLU(inplace=True),
-}
 # expansion, channels, repeats, stride of the first: table 1 of the paper
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
-def convolution(
-    before: int, after: int, kernel: int, stride: int, padding: int, groups: int, activation: str
-) -> nn.Sequential:
-    """Convolution, batch normalisation and, unless `activation` is empty, what follows."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(after),
-    ]
+def normalized(convolution: nn.Conv2d, activation: str) -> nn.Sequential:
+    """A convolution, batch normalisation and, unless `activation` is empty, what follows."""
+    channels = convolution.out_channels
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels)]
     if activation:
-        layers.append(ACTIVATIONS[activation](after))
+        layers.append(ACTIVATIONS[activation](channels))
     return nn.Sequential(*layers)
+
+
+def pointwise(before: int, after: int) -> nn.Conv2d:
+    """A convolution that mixes the channels of each pixel."""
+    return nn.Conv2d(before, after, 1, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -41,9 +37,9 @@ class Bottleneck(nn.Module):
         inner = before * expansion
         self.residual = stride == 1 and before == after
         self.layers = nn.Sequential(
-            convolution(before, inner, 1, 1, 0, 1, act),
-            convolution(inner, inner, 3, stride, 1, inner, act),
-            convolution(inner, after, 1, 1, 0, 1, ""),
+            normalized(pointwise(before, inner), act),
+            normalized(Depthwise(inner, stride), act),
+            normalized(pointwise(inner, after), ""),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +63,8 @@ class MobileFaceNet(nn.Module):
 
         first, last = scaled(64), scaled(512)
         layers: list[nn.Module] = [
-            convolution(3, first, 3, 2, 1, 1, activation),
-            convolution(first, first, 3, 1, 1, first, activation),
+            normalized(nn.Conv2d(3, first, 3, 2, 1, bias=False), activation),
+            normalized(Depthwise(first, 1), activation),
         ]
         before = first
         for expansion, channels, repeats, stride in BOTTLENECKS:
@@ -76,8 +72,8 @@ class MobileFaceNet(nn.Module):
             for i in range(repeats):
                 layers.append(Bottleneck(before, after, 1 if i else stride, expansion, activation))
                 before = after
-        layers.append(convolution(before, last, 1, 1, 0, 1, activation))
-        layers.append(convolution(last, last, size // 16, 1, 0, last, ""))
+        whole = nn.Conv2d(last, last, size // 16, groups=last, bias=False)
+        layers += [normalized(pointwise(before, last), activation), normalized(whole, "")]
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(last, embedding_size, bias=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mien.networks import require_size
 from mien.networks.head import Head, initialize
+from mien.networks.layers import Depthwise
 
 # expansion, channels, blocks, stride: table 2 of the paper
 _STAGES = (
@@ -29,13 +30,13 @@ class MobileNetV2(nn.Module):
         super().__init__()
         inputs = _round(32 * width)
         last = _round(1280 * max(1.0, width))
-        layers = [_convolution(3, inputs, 3, 2)]
+        layers = [_normalized(nn.Conv2d(3, inputs, 3, 2, padding=1, bias=False))]
         for expansion, channels, blocks, stride in _STAGES:
             outputs = _round(channels * width)
             for index in range(blocks):
                 layers.append(_Inverted(inputs, outputs, 1 if index else stride, expansion))
                 inputs = outputs
-        layers.append(_convolution(inputs, last, 1))
+        layers.append(_normalized(nn.Conv2d(inputs, last, 1, bias=False)))
         self.features = nn.Sequential(*layers)
         self.embedding = Head(last, embedding_size, dropout)
         initialize(self)
@@ -50,10 +51,10 @@ class _Inverted(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        widen = [_convolution(inputs, hidden, 1)] if expansion > 1 else []
+        widen = [_normalized(nn.Conv2d(inputs, hidden, 1, bias=False))] if expansion > 1 else []
         self.conv = nn.Sequential(
             *widen,
-            _convolution(hidden, hidden, 3, stride, groups=hidden),
+            _normalized(Depthwise(hidden, stride)),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -63,13 +64,10 @@ class _Inverted(nn.Module):
         return x + self.conv(x) if self._residual else self.conv(x)
 
 
-def _convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-) -> nn.Module:
+def _normalized(convolution: nn.Conv2d) -> nn.Module:
+    """A convolution, batch normalisation and the rectifier that ends at 6."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(inplace=True),
+        convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU6(inplace=True)
     )
 
 
