@@ -6,11 +6,12 @@ How blocks are written is in CONTRIBUTING.md, "Writing documentation".
 import importlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -144,6 +145,53 @@ def matches(expected: str, actual: str, exact: bool) -> bool:
     pattern = ".*".join(re.escape(plain(part.strip())) for part in expected.split("..."))
     pattern = re.sub(r"(\\[ \n])+", r"\\s+", pattern)
     return re.fullmatch(rf"\s*{pattern}\s*", plain(actual), re.DOTALL) is not None
+
+
+# ------------------------------------------------------------------------------ blocks not run
+
+
+def told() -> Iterator[tuple[str, str]]:
+    """(where, command) of every `mien ...` that stands in a block not run, or in a help text."""
+    for page in PAGES:
+        for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+            for line in block["text"].splitlines() if block["excuse"] else ():
+                if line.removeprefix("$ ").startswith("mien "):
+                    yield name_of(page), line.removeprefix("$ ")
+    for verb in commands_of(cli, "mien"):
+        command, _ = command_of(verb.split()[1:])
+        for line in (command.help or "").splitlines():
+            if line.startswith("mien ") and not line.endswith("\\"):
+                yield f"{verb} --help", line
+
+
+def command_of(words: Sequence[str]) -> tuple[click.Command, Sequence[str]]:
+    """The command that some words begin with, and the words after it."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words:
+        inner = command.get_command(click.Context(command), words[0])
+        if inner is None:
+            break
+        command, words = inner, words[1:]
+    return command, words
+
+
+def test_commands_not_run_would_be_understood() -> None:
+    """Their options exist and values have the right form; whether files exist is not asked."""
+    checked = 0
+    for where, line in told():
+        command, words = command_of(shlex.split(line, comments=True)[1:])
+        context = click.Context(command, info_name=command.name)
+        try:
+            values, left, _ = command.make_parser(context).parse_args([*words])
+            if not isinstance(command, click.Group):
+                assert not left, f"{where}: {line}: what is {left}?"
+            for parameter in command.params:
+                if not isinstance(parameter.type, click.Path):
+                    parameter.process_value(context, values.get(parameter.name))
+        except click.UsageError as error:
+            pytest.fail(f"{where}: {line}: {error.format_message()}")
+        checked += 1
+    assert checked > 50
 
 
 # ------------------------------------------------------------------------------ nothing is missing

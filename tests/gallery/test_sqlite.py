@@ -192,17 +192,22 @@ def test_newer_format(path: Path) -> None:
         SqliteStore(path)
 
 
-def test_format_2_is_upgraded(path: Path) -> None:
-    """It had no crops."""
+@pytest.mark.parametrize("format_", [2, 3])
+def test_older_formats_are_upgraded(path: Path, format_: int) -> None:
+    """Format 2 had no crops, and neither had checksums."""
     filled(path, 3)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("DROP TABLE crop")
-        db.execute("PRAGMA user_version = 2")
-    before = names(path)
-    assert before == ["p000", "p001", "p002"]
+        if format_ == 2:
+            db.execute("DROP TABLE crop")
+        for table in ("collection", "subject", "template"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN sum")
+        db.execute(f"PRAGMA user_version = {format_}")
+    assert names(path) == ["p000", "p001", "p002"]
     with closing(SqliteStore(path)) as store:
+        assert store.check() == []
         assert len(list(store.entries())) == 3
         assert store.remove("p001") == 1
+        store.add([entry("p9", unit_vectors(1, 9)[0])])
         assert store.check() == []
 
 

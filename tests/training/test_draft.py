@@ -40,7 +40,7 @@ def test_mien_train_makes_a_model_for_every_verb(
     assert (output / "metrics.csv").is_file()
     assert (output / "curves.png").is_file()
     card = output / "small-model.toml"
-    assert rows[2]["card"] == str(card)
+    assert rows[2] == {"card": str(card), "epochs": 2, "lowest_fmr": None}  # two people: too few
     taken = CliRunner().invoke(cli, ["models", "import", str(card)])
     assert taken.exit_code == 0, taken.output
     proof = CliRunner().invoke(cli, ["models", "verify", "small-model"])
@@ -53,6 +53,18 @@ def test_mien_train_makes_a_model_for_every_verb(
         cli, ["enroll", "ada", str(eileen_file), "--model", "small-model", "--gallery", gallery]
     )
     assert enrolled.exit_code == 0, enrolled.output
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("My Run 1.5", "my-run-1.5"), ("a_b-c", "a_b-c"), ("._x (2)", "x-2"), ("лица", "resnet18")],
+)
+def test_any_folder_gives_a_model_its_name(folder: str, name: str, tmp_path: Path) -> None:
+    text = '[data]\nset = ""\n[network]\nname = "resnet18"\n[[objectives]]\nname = "softmax"\n'
+    recipe = parse(text, "test.toml")
+    assert draft.name_of(recipe, tmp_path / folder) == name
+    named = parse(text, "test.toml", ["card.id=Other"])
+    assert draft.name_of(named, tmp_path / folder) == "Other"
 
 
 def test_the_frame_of_the_card_is_what_training_saw(packed: Packed, eileen: Image) -> None:

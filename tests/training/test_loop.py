@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from mien.training.config import Recipe, parse
 from mien.training.loop import CHECKPOINT, FAILURE, WEIGHTS, NotFinite, fit, rate_at
 from mien.training.preparation.pack import Packed
 from mien.training.validation import validate
+
+R = TypeVar("R")
 
 
 def made(text: str, *settings: str) -> Recipe:
@@ -51,8 +55,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_it_learns_to_tell_the_faces_apart(recipe_text: str, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = []
+    shown: list[tuple[int | None, str]] = []
+
+    def progress(items: Iterable[R], total: int | None, unit: str) -> Iterator[R]:
+        shown.append((total, unit))
+        yield from items
+
     recipe = made(recipe_text, "run.epochs=12", "optimiser.rate=0.01", "run.ema=0.0")
-    learner, material = fit(recipe, tmp_path, report=rows.append)
+    learner, material = fit(recipe, tmp_path, report=rows.append, progress=progress)
+    assert shown == [(3, "batch")] * 12
     assert [row["epoch"] for row in rows] == list(range(1, 13))
     first, last = float(str(rows[0]["loss"])), float(str(rows[-1]["loss"]))
     assert last < 0.9 * first

@@ -57,6 +57,7 @@ def test_settings_change_one_value() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (SMALL + '[card]\nid = "my model"\n', "card.id: 'my model' is not a plain name"),
         (SMALL + "[run]\nepoch = 3\n", "run has the unknown key 'epoch'; there are: .*epochs"),
         (SMALL + '[run]\nepochs = "3"\n', "run: epochs is '3'; it must be a whole number"),
         (SMALL + "[run]\nepochs = 0\n", "run.epochs is at least 1"),

@@ -76,7 +76,7 @@ def test_bundles_are_made_of_what_runs(name: str) -> None:
 @pytest.mark.parametrize("name", ["permissive", "buffalo_l", "sface"])
 def test_what_nobody_measured_has_no_threshold(name: str) -> None:
     bundle = cards.bundle(name)
-    with pytest.raises(NoOperatingPoint, match="mien evaluate --calibrate"):
+    with pytest.raises(NoOperatingPoint, match="mien evaluate folder PEOPLE --model ID --as NEW"):
         decision.operating_point(bundle.operating_points, 1e-3, bundle.contract)
 
 

@@ -60,7 +60,7 @@ def command(
     if preview:
         sheet = augmentation.preview(parsed, open_packed(Path(parsed.data.set)))
         write_file(preview, encode_image(sheet, "jpeg", quality=92))
-        click.echo(f"{preview}: each row is one face, first as it is")
+        click.echo(f"{preview}: a face a row, first as it is used later, then as training shows it")
         return
     folder = output or Path(recipe.stem)
 
@@ -77,14 +77,21 @@ def command(
     write_file(folder / "curves.png", curves.picture(learner.history))
     if tensorboard:
         curves.events(learner.history, folder / "events")
-    card = draft.write(learner.final, parsed, material, learner.history, folder)
-    row = {"card": str(card), "epochs": learner.history[-1]["epoch"]}
+    card, points = draft.write(learner.final, parsed, material, learner.history, folder)
+    lowest = min((point.fmr for point in points), default=None)
+    row = {"card": str(card), "epochs": learner.history[-1]["epoch"], "lowest_fmr": lowest}
     if as_json:
         emit(row)
     else:
         if parsed.validation.patience and learner.history[best(learner.history)]["epoch"] == 0:
             click.echo("no epoch was better than the start: its weights are kept")
-        click.echo(f"{card}: a draft; 'mien models import {card}' takes the model in")
+        thresholds = (
+            "no thresholds, for which the people of the validation pairs are too few"
+            if lowest is None
+            else f"thresholds for false match rates down to {lowest:g}"
+        )
+        click.echo(f"{card}: a draft with {thresholds}")
+        click.echo(f"take the model in: mien models import {card}")
 
 
 def write_file(path: Path, data: bytes) -> None:

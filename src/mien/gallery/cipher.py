@@ -169,5 +169,5 @@ def _open(cipher: Any, stored: bytes, place: str, reason: str) -> bytes:
 
     try:
         return bytes(cipher.decrypt(stored[:_NONCE_BYTES], stored[_NONCE_BYTES:], place.encode()))
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:  # the second for what is too short
         raise GalleryUnavailable(place, reason) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mien.cards.reading import plain
 from mien.errors import InputError
 
 
@@ -176,8 +177,8 @@ class Run:
 class Card:
     """What the draft card says that cannot be known from the run.
 
-    `id` is by default the name of the output folder. With `half` the ONNX file keeps its weights
-    in half precision: half the bytes, the same speed.
+    `id` is by default made of the name of the output folder. With `half` the ONNX file keeps its
+    weights in half precision: half the bytes, the same speed.
     """
 
     id: str = ""
@@ -221,6 +222,10 @@ class Recipe:
         for right, rule in checks:
             if not right:
                 raise InputError(f"recipe: {rule}")
+        try:
+            plain(self.card.id or "made")
+        except ValueError as error:
+            raise InputError(f"recipe: card.id: {error}") from error
         if self.sampling.kind in ("pairs", "triplets") and not self.sampling.file:
             raise InputError(f"recipe: sampling.kind {self.sampling.kind!r} needs sampling.file")
         size = {"pairs": 2, "triplets": 3}.get(self.sampling.kind, 1)

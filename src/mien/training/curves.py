@@ -55,6 +55,7 @@ def picture(history: History) -> bytes:
         accuracy.legend(frameon=False, loc="lower right")
     accuracy.set(xlabel="epoch", title="Validation pairs, people not trained on")
     for axes in (losses, accuracy):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#dddddd", linewidth=0.6)
     return png(figure)
 

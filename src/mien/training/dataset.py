@@ -44,8 +44,8 @@ def select(packed: Packed, config: Data, seed: int) -> Examples:
     people = sorted(name for name, rows in albums.items() if len(rows) >= config.min_pictures)
     if len(people) < 2:
         raise InputError(
-            f"{config.set} has {len(people)} of the wanted people with at least "
-            f"{config.min_pictures} pictures: a network learns from two people at least"
+            f"people of {config.set} who are wanted and have data.min_pictures "
+            f"({config.min_pictures}): {len(people)}; a network learns from two people at least"
         )
     random = np.random.default_rng((seed, 1))
     rows, labels = [], []

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import logging
+import re
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
@@ -45,13 +46,14 @@ def write(
     material: Material,
     history: Sequence[Mapping[str, Any]],
     folder: Path,
-) -> Path:
-    """Write `ID.onnx` and the card `ID.toml` to a folder; returns the card.
+) -> tuple[Path, list[OperatingPoint]]:
+    """Write `ID.onnx` and the card `ID.toml` to a folder; returns the card and its thresholds.
 
     Thresholds are measured on all pairs of the people of the validation pairs, with the crops and
-    the number of views (one) that are used afterwards. Raises `InputError` and `MissingExtra`.
+    the number of views (one) that are used afterwards; where those are too few, there are none.
+    Raises `InputError` and `MissingExtra`.
     """
-    name = recipe.card.id or folder.resolve().name.lower()
+    name = name_of(recipe, folder)
     network = network.to("cpu").eval()
     frame = frame_of(material.packed.about.frame, recipe.input)
     model = folder / f"{name}.onnx"
@@ -66,8 +68,17 @@ def write(
     )
     cards.parse(text, f"the draft of {name}")
     path = folder / f"{name}.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    return path, points
+
+
+def name_of(recipe: Recipe, folder: Path) -> str:
+    """The id of the card: what the recipe says, or made of the name of the folder."""
+    made = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("._-")
+    return recipe.card.id or made or recipe.network.name
 
 
 def frame_of(packed: Frame, shape: Input) -> Frame:

@@ -74,7 +74,8 @@ def fit(
             epoch, done = divmod(learner.step, per_epoch)
             plan = planned(recipe, material, epoch)[done:]
             begun, waited = time.process_time(), 0.0
-            for rows, pixels, idle in batches(material, plan, team):
+            read = batches(material, plan, team)
+            for rows, pixels, idle in progress(read, len(plan), "batch") if team.first else read:
                 rate = rate_at(recipe.optimiser, learner.step, total)
                 try:
                     losses = step(
