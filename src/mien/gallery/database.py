@@ -112,6 +112,7 @@ _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "not a database": "the file is not a mien gallery, or it is damaged",
     "malformed": "the file is damaged; 'mien gallery verify' names what, if it still opens; "
     "if not, restore a backup",
+    "Could not decode": "a text in it is damaged; 'mien gallery verify' names what is",
     "duplicate column": "its header says that it is older than it is: the file is damaged",
     "no such": "its tables are not those that mien made: the file is damaged",
     "unable to open": "it cannot be opened; check that the folder exists and may be written",
