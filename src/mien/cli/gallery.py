@@ -344,6 +344,9 @@ def new_key(file: Path) -> None:
         raise InputError(f"cannot make {file}: {error.strerror}") from error
     with os.fdopen(handle, "w") as out:
         out.write(secrets.token_hex(32) + "\n")
+    click.echo(
+        f"{file} made; keep a copy elsewhere, and set MIEN_GALLERY_KEY_FILE={file}", err=True
+    )
 
 
 @command.command(short_help="Let another key open an encrypted gallery.")
