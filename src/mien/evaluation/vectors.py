@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,7 +24,7 @@ from mien.weights import home
 
 _SHARD = 1024  # new vectors a file: what is lost when the machine stops
 
-Progress = Callable[[Iterable["_Outcome"], int, str], Iterator["_Outcome"]]
+Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

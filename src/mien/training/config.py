@@ -177,8 +177,8 @@ class Run:
 class Card:
     """What the draft card says that cannot be known from the run.
 
-    `id` is by default made of the name of the output folder. With `half` the ONNX file keeps its weights
-    in half precision: half the bytes, the same speed.
+    `id` is by default made of the name of the output folder. With `half` the ONNX file keeps its
+    weights in half precision: half the bytes, the same speed.
     """
 
     id: str = ""
