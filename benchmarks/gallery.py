@@ -7,11 +7,10 @@ else the machine does harms all alike: trust ratios and CPU milliseconds. Vector
 with five faces in eight groups, an uneven spectrum, and for 128 dimensions the squeeze of the
 embedded default (strangers at 0.83). `--vectors FILE.npz` (array `vector`, as `mien embed` and
 `mien gallery export` write it) measures real ones instead: a tenth becomes the probes.
-Rivals take part when they can be imported: faiss (faiss-cpu), turbovec, qdrant_edge
-(qdrant-edge-py, up to 100,000 faces: it takes minutes to fill with more). They belong in an
-environment of their own: they are no dependencies of mien. `x read` is the time of one core to read
-the codes of all templates at four bits a dimension, which is what limits any exact scan of them.
-A million faces of 512 numbers need 9 GB of memory and 4 GB of disk; half of that with `--alone`,
+Rivals (`benchmarks/gallery_rivals.py`) take part when they can be imported; LanceDB, which takes a
+second for an answer from a million, for fewer rounds, as it says. `x read` is the time of one core
+to read the codes of all templates at four bits a dimension, which is what limits any exact scan.
+A million faces of 512 numbers need 14 GB of memory and 10 GB of disk; 4 GB of each with `--alone`,
 which leaves the rivals and mien's own NumPy kernel out.
 """
 
@@ -21,7 +20,6 @@ for _library in ("OMP", "OPENBLAS", "MKL", "RAYON"):  # read when NumPy is impor
     os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 import argparse
-import importlib.util
 import platform
 import resource
 import shutil
@@ -32,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from gallery_rivals import LIMIT, Search, Vectors, build
 from numpy.typing import NDArray
 
 from mien.gallery import Entry, Where
@@ -40,9 +39,7 @@ from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
 
 FACES = 5  # of each person
-LIMIT = 10
-Vectors = NDArray[np.float32]
-Search = Callable[[Vectors], NDArray[np.int64]]  # probes (p, dim) to rows (p, LIMIT)
+_SECONDS = 15.0  # what a contender gets for its rounds: slow ones do fewer
 
 
 def people(count: int, dimensions: int, seed: int = 0) -> tuple[Vectors, Vectors]:
@@ -85,131 +82,64 @@ def normalized(rows: Vectors) -> Vectors:
     return found
 
 
-def rivals(templates: Vectors, folder: Path, alone: bool) -> dict[str, Search]:
-    found: dict[str, Search] = {}
+def plain(templates: Vectors) -> Search:
+    """Float32 in NumPy."""
 
-    def plain(probes: Vectors) -> NDArray[np.int64]:
+    def search(probes: Vectors) -> NDArray[np.int64]:
         scores = probes @ templates.T
         best = np.argpartition(-scores, LIMIT, axis=1)[:, :LIMIT]
         order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
         return np.take_along_axis(best, order, 1)
 
-    found["NumPy float32"] = plain
-    if alone:
-        return found
-    if importlib.util.find_spec("faiss"):
-        import faiss
-
-        faiss.omp_set_num_threads(1)
-        flat = faiss.IndexFlatIP(templates.shape[1])
-        flat.add(templates)
-        found["FAISS flat float32"] = lambda probes: flat.search(probes, LIMIT)[1]
-        half = faiss.IndexScalarQuantizer(
-            templates.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        half.add(templates)
-        found["FAISS flat float16"] = lambda probes: half.search(probes, LIMIT)[1]
-    if importlib.util.find_spec("turbovec"):
-        import turbovec
-
-        quantized = turbovec.TurboQuantIndex(templates.shape[1], 4)
-        quantized.add(templates)
-        quantized.prepare()
-
-        def rescored(probes: Vectors) -> NDArray[np.int64]:
-            some = np.asarray(quantized.search(probes, 40)[1], np.int64)
-            scores = np.einsum("pkd,pd->pk", templates[some], probes)
-            order = np.argsort(-scores, axis=1)[:, :LIMIT]
-            return np.take_along_axis(some, order, 1)
-
-        found["turbovec 4-bit + rescoring"] = rescored
-    if importlib.util.find_spec("qdrant_edge") and len(templates) <= 100_000:
-        found["Qdrant Edge 4-bit + rescoring"] = _qdrant(templates, folder)
-    return found
-
-
-def _qdrant(templates: Vectors, folder: Path) -> Search:
-    """Its scan of all vectors: no graph, four bits, four times as many rescored."""
-    import qdrant_edge as q
-
-    (folder / "edge").mkdir()
-    shard = q.EdgeShard.create(
-        str(folder / "edge"),
-        q.EdgeConfig(
-            vectors={
-                "face": q.EdgeVectorParams(
-                    templates.shape[1], q.Distance.Dot, datatype=q.VectorStorageDatatype.Float16
-                )
-            },
-            hnsw_config=q.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10),
-            quantization_config=q.TurboQuantQuantizationConfig(
-                always_ram=True, bits=q.TurboQuantBitSize.Bits4
-            ),
-            max_search_threads=1,
-            wal_enabled=False,
-        ),
-    )
-    for start in range(0, len(templates), 5000):
-        some = templates[start : start + 5000].tolist()
-        shard.update(
-            q.UpdateOperation.upsert_points(
-                [q.Point(start + i, {"face": vector}) for i, vector in enumerate(some)]
-            )
-        )
-    shard.optimize()
-    params = q.SearchParams(quantization=q.QuantizationSearchParams(rescore=True, oversampling=4.0))
-
-    def search(probes: Vectors) -> NDArray[np.int64]:
-        return np.array(
-            [
-                [
-                    point.id
-                    for point in shard.query(
-                        q.QueryRequest(
-                            LIMIT, query=q.Query.Nearest(probe, using="face"), params=params
-                        )
-                    )
-                ]
-                for probe in probes.tolist()
-            ]
-        )
-
     return search
 
 
-def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alone: bool) -> None:
-    count, dimensions = templates.shape
-    print(f"\n## {count:,} templates of {dimensions} numbers\n", flush=True)
-    path = folder / "bench.mien"
+def fill(templates: Vectors, path: Path) -> float:
+    """A gallery of them, and how many faces a second were enrolled."""
     store = SqliteStore(path)
-    start, taken = time.perf_counter(), 0.0
-    for first in range(0, count, 2000):
-        making = time.perf_counter()
+    taken = 0.0
+    for first in range(0, len(templates), 2000):
         entries = [  # one template a subject: the rows of the rivals can then be compared
             Entry(str(row), Embedding(templates[row], "bench"), "x.jpg", 0.5,
                   {"site": str(row % 100)})
-            for row in range(first, min(count, first + 2000))
+            for row in range(first, min(len(templates), first + 2000))
         ]  # fmt: skip
-        taken += time.perf_counter() - making
+        start = time.perf_counter()
         store.add(entries)
-    wall = time.perf_counter() - start - taken
-    print(f"enrolment            {count / wall:12,.0f} faces/s, with one metadata each, "
-          f"2,000 a transaction, forced to disk")  # fmt: skip
-    plain = SqliteStore(folder / "plain.mien")
-    entries = [
-        Entry(str(row), Embedding(templates[row], "bench"), "x.jpg", 0.5)
-        for row in range(min(count, 40_000))
-    ]
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for first in range(0, len(entries), 2000):
-        plain.add(entries[first : first + 2000])
-    wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    plain.close()
-    print(f"enrolment            {len(entries) / wall:12,.0f} faces/s, without metadata "
-          f"({len(entries) / cpu:,.0f} a second of processor time)")  # fmt: skip
-    del entries
-    for file in folder.glob("plain.mien*"):
+        taken += time.perf_counter() - start
+    store.close()
+    return len(templates) / taken
+
+
+def enrolment(templates: Vectors, folder: Path) -> None:
+    """With and without metadata, in turn, so that what else the machine does harms both alike."""
+    count = min(len(templates), 40_000) // 2000 * 2000
+    stores = [SqliteStore(folder / f"enrol-{name}.mien") for name in ("without", "with")]
+    wall, cpu = np.zeros((2, count // 2000)), np.zeros((2, count // 2000))
+    for number, first in enumerate(range(0, count, 2000)):
+        for which, store in enumerate(stores):
+            entries = [
+                Entry(str(row), Embedding(templates[row], "bench"), "x.jpg", 0.5,
+                      {"site": str(row % 100)} if which else {})
+                for row in range(first, first + 2000)
+            ]  # fmt: skip
+            start, start_cpu = time.perf_counter(), time.process_time()
+            store.add(entries)
+            wall[which, number] = time.perf_counter() - start
+            cpu[which, number] = time.process_time() - start_cpu
+    for which, store in enumerate(stores):
+        store.close()
+        print(f"enrolment            {count / wall[which].sum():12,.0f} faces/s "
+              f"{'with one' if which else 'without'} metadata, 2,000 a transaction, forced to disk "
+              f"({count / cpu[which].sum():,.0f} a second of processor time)",
+              flush=True)  # fmt: skip
+    for file in folder.glob("enrol-*.mien*"):
         file.unlink()
+
+
+def costs_of_mien(path: Path, probes: Vectors, count: int) -> None:
+    """One enrolment and one removal, the index, disk, memory and opening."""
+    store = SqliteStore(path)
     singles, removals = [], []
     for number in range(20):
         start = time.perf_counter()
@@ -222,23 +152,35 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alon
         start = time.perf_counter()
         store.remove(f"s{number}")
         removals.append(time.perf_counter() - start)
+    store.close()
     print(f"one enrolment        {np.median(singles) * 1e3:12.2f} ms (median of 20)")
     print(f"one removal          {np.median(removals) * 1e3:12.2f} ms (median of 20)")
-    disk = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
-    index = sum(file.stat().st_blocks * 512 for file in folder.glob("bench.mien-index/*"))
-    print(f"disk                 {disk / count:12,.0f} bytes a face, of which index "
+    disk, index = (
+        sum(file.stat().st_blocks * 512 for file in path.parent.glob(pattern))
+        for pattern in (f"{path.name}*", f"{path.name}-index/*")
+    )
+    print(f"disk                 {(disk + index) / count:12,.0f} bytes a face, of which index "
           f"{index / count:,.0f}")  # fmt: skip
-    store.close()
     opened = []
     for _ in range(5):
-        before, start = _private_megabytes(), time.perf_counter()
+        before, start = _private_bytes(), time.perf_counter()
         store = SqliteStore(path)
         store.search(probes[:1], 1)
         opened.append(time.perf_counter() - start)
-        own = _private_megabytes() - before
+        own = _private_bytes() - before
         store.close()
-    print(f"open + first answer  {np.median(opened):12.3f} s (median of 5), {own:,.0f} MB of its "
-          f"own memory, {index / 1e6:,.0f} MB shared with other processes", flush=True)  # fmt: skip
+    print(f"open + first answer  {np.median(opened):12.3f} s (median of 5), {own / 1e6:,.0f} MB of "
+          f"its own memory, {index / 1e6:,.0f} MB shared with other processes",
+          flush=True)  # fmt: skip
+
+
+def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alone: bool) -> None:
+    count, dimensions = templates.shape
+    print(f"\n## {count:,} templates of {dimensions} numbers\n", flush=True)
+    path = folder / "bench.mien"
+    enrolment(templates, folder)
+    print(f"enrolment of all     {fill(templates, path):12,.0f} faces/s with one metadata")
+    costs_of_mien(path, probes, count)
 
     contenders: dict[str, Search] = {}
     stores = []
@@ -255,28 +197,34 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alon
     contenders[f"{fast}, filter: 50 %"] = _rows_of(
         stores[-1], {"site": [str(site) for site in range(50)]}
     )
-    contenders |= rivals(templates, folder, alone)
+    contenders["NumPy float32"] = plain(templates)
+    rivals, costs = ({}, {}) if alone else build(templates, folder, _private_bytes)
+    contenders |= {name: rival.search for name, rival in rivals.items()}
     probes = probes[: max(rounds, 3 * 64 if count <= 100_000 else 64)]
     exact = contenders["NumPy float32"](probes)
     memory = np.ones(count * dimensions // 16, np.int64)
     limit = "read, 4 bits a dimension"
+    contenders = {limit: lambda probes: memory.max()} | contenders
 
-    wall_ms: dict[str, list[float]] = {name: [] for name in [limit, *contenders]}
-    cpu_ms: dict[str, list[float]] = {name: [] for name in wall_ms}
+    wall_ms: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in contenders}
     rows: dict[str, list[NDArray[np.int64]]] = {name: [] for name in contenders}
-    for search in contenders.values():
-        for _ in range(8):  # then mien has a copy of the index in memory
+    asked: dict[str, int] = {}
+    for name, search in contenders.items():
+        for _ in range(8 if "mien" in name else 2):  # then mien has a copy of the index in memory
+            start = time.perf_counter()
             search(probes[:1])
+        asked[name] = min(rounds, max(8, int(_SECONDS / (time.perf_counter() - start))))
     for number in range(rounds):
         probe = probes[number % len(probes)][None]
-        for name in wall_ms:
-            start, start_cpu = time.perf_counter(), time.process_time()
-            if name == limit:
-                memory.max()
-            else:
-                rows[name].append(contenders[name](probe)[0])
-            wall_ms[name].append((time.perf_counter() - start) * 1e3)
-            cpu_ms[name].append((time.process_time() - start_cpu) * 1e3)
+        for name, search in contenders.items():
+            if number < asked[name]:
+                start, start_cpu = time.perf_counter(), time.process_time()
+                found = search(probe)
+                wall_ms[name].append((time.perf_counter() - start) * 1e3)
+                cpu_ms[name].append((time.process_time() - start_cpu) * 1e3)
+                if name != limit:
+                    rows[name].append(found[0])
     batches: dict[str, list[float]] = {name: [] for name in contenders}
     for first in range(0, (3 if count <= 100_000 else 1) * 64, 64):
         for name, search in contenders.items():
@@ -286,22 +234,37 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alon
     reference = float(np.median(cpu_ms[limit]))
     print(f"\n{'one query':<31}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'x read':>9}"
           f"{'recall@1':>10}{'@10':>8}{'of 64: CPU ms':>15}{'worst':>8}")  # fmt: skip
-    truth = exact[np.arange(rounds) % len(probes)]
     for name, times in wall_ms.items():
         cpu = float(np.median(cpu_ms[name]))
         line = (f"{name:<31}{np.median(times):9.2f}{np.quantile(times, 0.99):9.2f}"
                 f"{cpu:9.2f}{cpu / reference:9.2f}")  # fmt: skip
-        if name in contenders:
-            found = rows[name]
+        if name != limit:
             recalls = f"{'':18}"
             if "," not in name:
-                first = np.mean([a[0] == b[0] for a, b in zip(found, truth, strict=True)])
-                ten = [len(set(a) & set(b)) / LIMIT for a, b in zip(found, truth, strict=True)]
-                recalls = f"{first:10.4f}{np.mean(ten):8.4f}"
+                truth = exact[np.arange(asked[name]) % len(probes)]
+                pairs = list(zip(rows[name], truth, strict=True))
+                first = np.mean([a[0] == b[0] for a, b in pairs])
+                recalls = f"{first:10.4f}{np.mean([_shared(a, b) for a, b in pairs]):8.4f}"
             line += f"{recalls}{np.median(batches[name]):15.2f}{max(batches[name]):8.2f}"
-        print(line, flush=True)
+        print(line + (f"  ({asked[name]} rounds)" if asked[name] < rounds else ""), flush=True)
     for each in stores:
         each.close()
+    if costs:
+        print(f"\n{'rival':<31}{'faces/s':>11}{'memory a face':>15}{'disk a face':>13}"
+              f"{'open s':>9}{'remove ms':>11}")  # fmt: skip
+    for name, cost in costs.items():
+        remove, removals = rivals[name].remove, []
+        for row in range(20 if remove else 0):
+            start = time.perf_counter()
+            remove(row * 7)
+            removals.append(time.perf_counter() - start)
+        print(f"{name:<31}{count / cost.build_seconds:11,.0f}{cost.memory / count:15,.0f}"
+              f"{cost.disk / count:13,.0f}{cost.open_seconds:9.2f}"
+              + (f"{np.median(removals) * 1e3:11.2f}" if removals else f"{'-':>11}"))  # fmt: skip
+
+
+def _shared(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    return len(set(found.tolist()) & set(truth.tolist())) / LIMIT
 
 
 def _rows_of(store: SqliteStore, where: Where | None = None, limit: int = LIMIT) -> Search:
@@ -316,12 +279,12 @@ def _rows_of(store: SqliteStore, where: Where | None = None, limit: int = LIMIT)
     return search
 
 
-def _private_megabytes() -> float:
+def _private_bytes() -> float:
     try:
         text = Path("/proc/self/smaps_rollup").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return sum(int(line.split()[1]) for line in text.split("\n") if "Anonymous:" in line) / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return sum(int(line.split()[1]) for line in text.split("\n") if "Anonymous:" in line) * 1024
 
 
 def main() -> None:

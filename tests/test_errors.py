@@ -44,7 +44,7 @@ def test_the_tree_is_drawn_whole() -> None:
         for name, kind in CLASSES.items()
     }
     assert drawn() == tree
-    assert len(tree) == 18
+    assert len(tree) == 19
 
 
 def test_every_error_is_public() -> None:
@@ -77,6 +77,7 @@ def examples() -> list[tuple[MienError, list[str]]]:
         (mien.UnknownSubject("ada"), ["'ada'", "mien gallery list"]),
         (mien.ContractMismatch("one", "two"), ["'one'", "'two'", "enrol again"]),
         (mien.GalleryUnavailable("p.mien", "it is a folder"), ["p.mien", "it is a folder"]),
+        (mien.GalleryDamaged("template 7 is left out"), ["template 7", "mien gallery verify"]),
     ]
 
 

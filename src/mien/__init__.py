@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_HOME` says the same at run
     from mien.errors import ContractMismatch as ContractMismatch
     from mien.errors import CorruptWeights as CorruptWeights
     from mien.errors import FetchFailed as FetchFailed
+    from mien.errors import GalleryDamaged as GalleryDamaged
     from mien.errors import GalleryError as GalleryError
     from mien.errors import GalleryUnavailable as GalleryUnavailable
     from mien.errors import ImageTooLarge as ImageTooLarge
@@ -87,10 +88,10 @@ _HOME = {
     "mien.detection": "central largest only",
     "mien.embedding": "agreeing fuse similarity",
     "mien.errors": (
-        "ContractMismatch CorruptWeights FetchFailed GalleryError GalleryUnavailable "
-        "ImageTooLarge InputError LicenceNotAccepted LowQuality MienError MissingExtra ModelError "
-        "NoFaceFound NoOperatingPoint SeveralFacesFound UnknownModel UnknownSubject "
-        "UnreadableImage"
+        "ContractMismatch CorruptWeights FetchFailed GalleryDamaged GalleryError "
+        "GalleryUnavailable ImageTooLarge InputError LicenceNotAccepted LowQuality MienError "
+        "MissingExtra ModelError NoFaceFound NoOperatingPoint SeveralFacesFound UnknownModel "
+        "UnknownSubject UnreadableImage"
     ),
     "mien.gallery": "Gallery open_gallery",
     "mien.images": "Limits encode_image read_image save_image",

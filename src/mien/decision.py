@@ -81,8 +81,9 @@ def impostor_rate(points: Sequence[OperatingPoint], score: float) -> float:
     ordered = sorted(points, key=lambda point: point.threshold)
     if not ordered:
         raise NoOperatingPoint("this model", 0.0, None)
-    rates = np.log([point.fmr for point in ordered])
-    return float(np.exp(np.interp(score, [point.threshold for point in ordered], rates)))
+    rates = np.log10([point.fmr for point in ordered])
+    rate = 10 ** np.interp(score, [point.threshold for point in ordered], rates)
+    return float(np.clip(rate, ordered[-1].fmr, ordered[0].fmr))
 
 
 def fmr_for(fpir: float, gallery_size: int) -> float:

@@ -17,7 +17,8 @@ MienError
 └── GalleryError            the request contradicts what is enrolled
     ├── UnknownSubject        nobody is enrolled under this name
     ├── ContractMismatch      vectors made in different ways were brought together
-    └── GalleryUnavailable    the gallery cannot be opened, read or written
+    ├── GalleryUnavailable    the gallery cannot be opened, read or written
+    └── GalleryDamaged        a warning: some of it is damaged, and was left out
 
 Each error carries its facts as fields and says what to do about it. Applications map the classes to
 exit codes and HTTP statuses by nearest ancestor, in one table each.
@@ -212,3 +213,16 @@ class GalleryUnavailable(GalleryError):
         super().__init__(f"cannot use the gallery {uri}: {reason}")
         self.uri = uri
         self.reason = reason
+
+
+class GalleryDamaged(GalleryError, UserWarning):
+    """Some rows of the gallery are damaged; what was asked for was answered without them.
+
+    A warning: to have it raised instead, `warnings.simplefilter("error", mien.GalleryDamaged)`.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the gallery is damaged: {what}; 'mien gallery verify' names all of it and what to do"
+        )
+        self.what = what

@@ -10,12 +10,15 @@ more under load, most of it waiting, as every search waits for a clock tick.
 
 import os
 import secrets
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -30,6 +33,7 @@ from mien.gallery.milvus import MilvusStore
 from mien.gallery.sqlite import SqliteStore
 from mien.types import Embedding
 
+START_SECONDS = 180
 WHERE = os.environ.get("MIEN_TEST_MILVUS", "off")
 there = pytest.mark.skipif(
     "://" not in WHERE, reason="run in a namespace, or where MIEN_TEST_MILVUS names a server"
@@ -54,31 +58,61 @@ def test_in_a_namespace_of_its_own(tmp_path: Path) -> None:
     if os.getuid() != 0 or shutil.which("ip") is None:
         pytest.skip("a network namespace needs root and iproute2")
     space = f"mien{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", space], check=True)
     inside = ["ip", "netns", "exec", space]
+    made = _ip("netns", "add", space)
+    if made.returncode:
+        pytest.skip(f"no network namespace can be made: {made.stderr.strip()}")
     try:
-        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
-        server = subprocess.Popen(
-            [*inside, sys.executable, "-c", SERVER, str(tmp_path / "data")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert server.stdin
-        assert server.stdout
-        try:
-            port = server.stdout.readline().split()[-1]
-            address = f"milvus://127.0.0.1:{port}"
-            tests = subprocess.run(
-                [*inside, sys.executable, "-m", "pytest", "-q", __file__],
-                env=os.environ | {"MIEN_TEST_MILVUS": address},
-                stdout=subprocess.PIPE, text=True, timeout=900, check=False,
+        up = _ip("netns", "exec", space, "ip", "link", "set", "lo", "up")
+        if up.returncode:
+            pytest.skip(f"the namespace has no loopback: {up.stderr.strip()}")
+        with (tmp_path / "server.log").open("w+") as words:
+            server = subprocess.Popen(
+                [*inside, sys.executable, "-c", SERVER, str(tmp_path / "data")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True,
+                start_new_session=True,
             )  # fmt: skip
-            assert tests.returncode == 0, tests.stdout
-        finally:
-            server.stdin.close()
-            server.wait(60)
-            server.stdout.close()
+            try:
+                address = f"milvus://127.0.0.1:{_port(server, words)}"
+                tests = subprocess.run(
+                    [*inside, sys.executable, "-m", "pytest", "-q", __file__],
+                    env=os.environ | {"MIEN_TEST_MILVUS": address},
+                    stdout=subprocess.PIPE, text=True, timeout=900, check=False,
+                )  # fmt: skip
+                assert tests.returncode == 0, tests.stdout
+            finally:
+                _end(server)
     finally:
-        subprocess.run(["ip", "netns", "delete", space], check=True)
+        _ip("netns", "delete", space).check_returncode()
+
+
+def _ip(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+
+
+def _port(server: "subprocess.Popen[str]", words: IO[str]) -> str:
+    """Where the server listens; skips when it does not come up in time."""
+    assert server.stdout
+    ready, _, _ = select.select([server.stdout], [], [], START_SECONDS)
+    line = server.stdout.readline() if ready else ""
+    if not line.startswith("up "):
+        words.seek(0)
+        said = words.read().strip()[-500:]
+        why = "ended" if ready else f"did not start within {START_SECONDS} s"
+        pytest.skip(f"the Milvus server {why}: {said or 'it said nothing'}")
+    return line.split()[-1]
+
+
+def _end(server: "subprocess.Popen[str]") -> None:
+    assert server.stdin
+    assert server.stdout
+    server.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(60)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)  # with the engine that it started
+    server.wait()
+    server.stdout.close()
 
 
 @pytest.fixture

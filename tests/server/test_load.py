@@ -13,7 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from itertools import count
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -184,16 +188,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`mien serve` over a folder, with keys if it has some: its address, and the process."""
+    """`mien serve` over a folder, with keys if it has some: its address, and the process.
+
+    What it prints is added to `printed` in the folder.
+    """
     port = free_port()
     (folder / "galleries").mkdir(exist_ok=True)
     access = () if (folder / "keys.json").exists() else ("--no-keys",)
-    server = subprocess.Popen(
-        [*MIEN, "serve", "--gallery", str(folder / "galleries"),
-         "--port", str(port), *access, *options],
-        env=os.environ | {"MIEN_HOME": str(folder)},
-        stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    with (folder / "printed").open("a") as printed:
+        server = subprocess.Popen(
+            [*MIEN, "serve", "--gallery", str(folder / "galleries"),
+             "--port", str(port), *access, *options],
+            env=os.environ | {"MIEN_HOME": str(folder)},
+            stdout=printed, stderr=printed, text=True,
+        )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
         wait_for(address, server)
@@ -216,19 +224,22 @@ def wait_for(address: str, server: subprocess.Popen[str]) -> None:
     pytest.fail("the server did not become ready")
 
 
-def send(method: str, url: str, picture: bytes | None = None) -> dict[str, object]:
-    body, headers = None, {}
-    if picture is not None:
+def send(method: str, url: str, *pictures: bytes, key: str = "") -> dict[str, Any]:
+    body, headers = None, {"Authorization": f"Bearer {key}"} if key else {}
+    if pictures:
         headers["Content-Type"] = "multipart/form-data; boundary=XX"
-        head = b'--XX\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n'
-        body = head + picture + b"\r\n--XX--\r\n"
+        head = 'Content-Disposition: form-data; name="image"; filename="Grace Hopper.jpg"'
+        parts = [f"--XX\r\n{head}\r\n\r\n".encode() + picture + b"\r\n" for picture in pictures]
+        body = b"".join(parts) + b"--XX--\r\n"
     with urlopen(Request(url, body, headers, method=method), timeout=30) as reply:
-        result: dict[str, object] = json.load(reply)
+        result: dict[str, Any] = json.load(reply)
         return result
 
 
 def test_what_was_acknowledged_survives_a_killed_server(tmp_path: Path, grace_jpg: bytes) -> None:
+    """And what was not is there whole, with both pictures, or not at all."""
     acknowledged: list[str] = []
+    mirrored = _mirrored(grace_jpg)
     with process(tmp_path) as (address, server):
         team = f"{address}/v1/galleries/team"
         send("PUT", team)
@@ -236,7 +247,7 @@ def test_what_was_acknowledged_survives_a_killed_server(tmp_path: Path, grace_jp
         def enrol() -> None:
             for number in range(1000):
                 try:
-                    send("PUT", f"{team}/subjects/{number}", grace_jpg)
+                    send("PUT", f"{team}/subjects/{number}", grace_jpg, mirrored)
                 except OSError:
                     return
                 acknowledged.append(str(number))
@@ -249,9 +260,59 @@ def test_what_was_acknowledged_survives_a_killed_server(tmp_path: Path, grace_jp
         writer.join()
     with process(tmp_path) as (address, _):
         page = send("GET", f"{address}/v1/galleries/team/subjects?limit=1000")
-        there = {row["subject"] for row in page["subjects"]}
-    assert set(acknowledged) <= there
+        there = {row["subject"]: row["templates"] for row in page["subjects"]}
+    assert set(acknowledged) <= set(there)
     assert len(there) <= len(acknowledged) + 1
+    assert set(there.values()) == {2}
+
+
+def test_no_file_of_a_process_has_a_face_or_a_key(
+    tmp_path: Path, key_file: KeyFile, grace_jpg: bytes, eileen_jpg: bytes
+) -> None:
+    """Neither while it works, nor with bad input, nor after it was killed in the middle."""
+    key = key_file.add("admin", ())
+    with process(tmp_path, "--reviews", "9") as (address, server):
+        team = f"{address}/v1/galleries/team"
+        send("PUT", team, key=key)
+        found = send("POST", f"{address}/v1/embed", grace_jpg, key=key)
+        send("PUT", f"{team}/subjects/Grace%20Hopper", grace_jpg, key=key)
+        send("POST", f"{team}/identify?review=true", eileen_jpg, key=key)
+        refused = [
+            ("POST", f"{team}/identify?key={key}", grace_jpg[:5000], key),
+            ("POST", f"{team}/subjects/Grace%20Hopper/images", b"<html>", key),
+            ("GET", f"{team}/subjects/Eileen%20Collins", b"", key),
+            ("PUT", f"{team}/subjects/Grace%20Hopper", eileen_jpg, key),
+            ("PUT", f"{team}/subjects/Grace%20Hopper", eileen_jpg, key[:-1]),
+        ]
+        for method, url, picture, text in refused:
+            with pytest.raises(HTTPError):
+                send(method, url, *([picture] if picture else []), key=text)
+
+        def enrol() -> None:
+            with contextlib.suppress(OSError, HTTPException):
+                for number in count():
+                    send("PUT", f"{team}/subjects/Eileen%20Collins%20{number}", eileen_jpg, key=key)
+
+        writer = threading.Thread(target=enrol)
+        writer.start()
+        time.sleep(0.3)
+        server.kill()
+        writer.join()
+    vector = np.array(found["images"][0]["faces"][0]["vector"], np.float32)
+    written = {
+        file: file.read_bytes() for file in tmp_path.rglob("*")
+        if file.is_file() and "galleries" not in file.parts
+    }  # fmt: skip
+    assert written[tmp_path / "printed"].count(b"/identify") == 2
+    assert written[tmp_path / "audit.jsonl"].count(b"\n") >= 3
+    secrets = [b"Grace", b"Eileen", key.encode(), key.split("_", 2)[2].encode()[:-1]]
+    secrets += [picture[at : at + 24] for picture in (grace_jpg, eileen_jpg) for at in (0, 9000)]
+    secrets += [vector.tobytes()[:24], f"{vector[0]:.5f}".encode()]
+    for file, content in written.items():
+        assert not [secret for secret in secrets if secret in content], file
+    assert secrets[0] in b"".join(  # what is looked for would be found
+        file.read_bytes() for file in (tmp_path / "galleries").iterdir() if file.is_file()
+    )
 
 
 def test_a_stopped_server_finishes_what_it_began(tmp_path: Path, grace_jpg: bytes) -> None:

@@ -1,6 +1,7 @@
 """`mien serve`: which galleries it opens, and what it says when something is missing."""
 
 import contextlib
+import json
 import os
 import ssl
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from mien.server.running import configured, require_loopback
 from mien.types import Embedding
 
 from .conftest import MIEN
-from .test_load import free_port, wait_for
+from .test_load import free_port, process, wait_for
 
 
 def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
@@ -131,6 +133,23 @@ def test_nobody_is_believed_about_who_is_behind_a_proxy(
     believed = configured(app, "127.0.0.1", 0, proxies="10.0.0.1")
     assert (believed.proxy_headers, believed.forwarded_allow_ips) == (True, "10.0.0.1")
     app.state.service.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"), [((), "127.0.0.1"), (("--proxies", "127.0.0.1"), "203.0.113.7")]
+)
+def test_the_log_has_the_address_that_is_believed(
+    tmp_path: Path, options: tuple[str, ...], logged: str
+) -> None:
+    with process(tmp_path, *options) as (address, server):
+        asked = Request(f"{address}/v1/models", headers={"X-Forwarded-For": "203.0.113.7"})
+        urlopen(asked, timeout=30).close()
+        server.terminate()
+        server.wait(30)
+    lines = [json.loads(line) for line in (tmp_path / "printed").read_text().splitlines()
+             if line.startswith("{")]  # fmt: skip
+    clients = [line["log"]["client"] for line in lines if line["log"]["route"] == "/v1/models"]
+    assert clients == [logged]
 
 
 def test_tls_by_files(tmp_path: Path) -> None:

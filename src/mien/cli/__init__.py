@@ -6,9 +6,10 @@ cannot be used, 3 a model cannot be used, 4 the gallery refuses.
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -106,8 +107,25 @@ def cli() -> None:
     """
 
 
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as words; those of others, which users can do nothing about, as they are."""
+    own = issubclass(category, MienError)
+    text = (
+        f"mien: {message}" if own else warnings.formatwarning(message, category, filename, lineno)
+    )
+    click.echo(text, err=True, nl=own)
+
+
 def main() -> Any:
     """The program `mien`."""
+    warnings.showwarning = _show
     for stream in (sys.stdout, sys.stderr):  # file names need not be text in its encoding
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # in a JSON string, a valid escape

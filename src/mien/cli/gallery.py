@@ -2,6 +2,9 @@
 
 import os
 import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import click
 from mien import decision
 from mien.cli import options
 from mien.cli.output import counted, emit, table
-from mien.errors import GalleryError, GalleryUnavailable, InputError
+from mien.errors import GalleryDamaged, GalleryError, GalleryUnavailable, InputError
 from mien.gallery import Gallery, Receipt, open_gallery, transfer
 from mien.gallery.cipher import read_key
 from mien.gallery.rows import OTHER_MODEL
@@ -18,6 +21,12 @@ from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
 from mien.recognition import load
 
+_REMEDY = """
+What to do: restore the gallery from a backup. Without one:
+  only indexes are damaged         mien gallery compact
+  some templates are damaged       mien gallery remove NAME of those people, and enrol them again
+  more than that, or that fails    mien gallery migrate --to NEW.mien --accept-loss, which copies
+                                   all that is sound; use NEW.mien from then on"""
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -188,7 +197,10 @@ def compact(uri: str) -> None:
 @options.gallery
 @options.as_json
 def verify(uri: str, as_json: bool) -> None:
-    """Read every template and check all that can be checked; exit status 1 if anything is wrong."""
+    """Read every template and check all that can be checked; exit status 1 if anything is wrong.
+
+    What is damaged is named, with whose it is. Everything else can be used as before.
+    """
     with open_gallery(uri, create=False) as gallery:
         wrong = _embedded(gallery).check()
         templates = len(gallery)
@@ -196,15 +208,18 @@ def verify(uri: str, as_json: bool) -> None:
         emit({"gallery": uri, "templates": templates, "problems": wrong})
     else:
         click.echo("\n".join(wrong) or f"{templates:,} templates, all well")
+        if wrong:
+            click.echo(_REMEDY, err=True)
     click.get_current_context().exit(1 if wrong else 0)
 
 
 @command.command("export")
 @click.argument("file", type=_FILE)
+@click.option("--accept-loss", is_flag=True, help="Even though some templates are damaged.")
 @options.gallery
-def export_(file: Path, uri: str) -> None:
+def export_(file: Path, accept_loss: bool, uri: str) -> None:
     """Write everything to FILE (.npz or .parquet), in the clear."""
-    with open_gallery(uri, create=False) as gallery:
+    with open_gallery(uri, create=False) as gallery, _whole(uri, accept_loss):
         count = transfer.export_entries(gallery.store, file)
     click.echo(f"{count:,} templates written to {file}", err=True)
 
@@ -233,7 +248,7 @@ def import_(file: Path, uri: str) -> None:
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="With --switch: even though some templates could not be embedded anew.",
+    help="Even though some templates are damaged (--to) or could not be embedded anew (--switch).",
 )
 @options.choose
 @options.gallery
@@ -267,7 +282,7 @@ def migrate(
     with open_gallery(uri, create=False) as gallery:
         if target is not None:
             key = read_key(to_key) if to_key else None
-            with open_gallery(target, key=key) as other:
+            with open_gallery(target, key=key) as other, _whole(uri, accept_loss):
                 count = transfer.copy_entries(gallery.store, other.store, crops=not without_crops)
             click.echo(f"{count:,} templates copied to {target}; all compared", err=True)
             return
@@ -353,6 +368,21 @@ def _reembed(
         click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
                    f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
     click.get_current_context().exit(2 if refused else 0)
+
+
+@contextmanager
+def _whole(uri: str, accept_loss: bool) -> Iterator[None]:
+    """Refuse to go on when something of the gallery is damaged, unless the loss is accepted."""
+    with warnings.catch_warnings():
+        if not accept_loss:
+            warnings.simplefilter("error", GalleryDamaged)
+        try:
+            yield
+        except GalleryDamaged as damage:
+            raise GalleryUnavailable(
+                uri, f"{damage.what}; 'mien gallery verify' says more, and --accept-loss leaves "
+                f"behind what is damaged",
+            ) from damage  # fmt: skip
 
 
 def _embedded(gallery: Gallery) -> SqliteStore:

@@ -1,8 +1,8 @@
 """A server of mien from Python: the words of the library, over REST, waiting or with `await`.
 
-What a method asks and what it makes of the reply is written once, in `asking`, as a generator that
-yields requests and is sent replies. `Client` and `AsyncClient` carry them out, one by blocking and
-one by awaiting, and take their methods, signatures and docstrings from them.
+What a method asks and what it makes of the reply is written once, in `of_server` and `of_gallery`,
+as a generator that yields requests and is sent replies. `Client` and `AsyncClient` carry them out,
+one by blocking and one by awaiting, and take their methods, signatures and docstrings from them.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, get_args
 
-from mien.client import asking
+from mien.client import of_gallery, of_server
 from mien.client.live import AsyncLive, Live, live, live_async
 from mien.client.values import Access, KnownModel, LiveEvent, LiveScene, LiveTrack, Review
 from mien.client.wire import (
@@ -113,7 +113,7 @@ def _camera_of(
     url: str, gallery: str, headers: Mapping[str, str], verify: Any
 ) -> tuple[str, dict[str, str], Any]:
     key = headers.get("Authorization")
-    return f"{url}{asking.at(gallery, 'live')}", {"Authorization": key} if key else {}, verify
+    return f"{url}{of_gallery.at(gallery, 'live')}", {"Authorization": key} if key else {}, verify
 
 
 class Client:
@@ -142,22 +142,22 @@ class Client:
         self._httpx = http_library()
         self._http = self._httpx.Client(**settings(url, key, timeout, options))
 
-    detect = _method(asking.detect)
-    recognize = _method(asking.recognize)
-    embed = _method(asking.embed)
-    verify = _method(asking.verify)
-    analyze = _method(asking.analyze)
-    classify = _method(asking.classify)
-    group = _method(asking.group)
-    group_faces = _method(asking.group_faces)
-    contract = _method(asking.contract)
-    galleries = _method(asking.galleries)
-    models = _method(asking.models)
-    heads = _method(asking.heads)
-    access = _method(asking.access)
-    alive = _method(asking.alive)
-    ready = _method(asking.ready)
-    metrics = _method(asking.metrics)
+    detect = _method(of_server.detect)
+    recognize = _method(of_server.recognize)
+    embed = _method(of_server.embed)
+    verify = _method(of_server.verify)
+    analyze = _method(of_server.analyze)
+    classify = _method(of_server.classify)
+    group = _method(of_server.group)
+    group_faces = _method(of_server.group_faces)
+    contract = _method(of_server.contract)
+    galleries = _method(of_server.galleries)
+    models = _method(of_server.models)
+    heads = _method(of_server.heads)
+    access = _method(of_server.access)
+    alive = _method(of_server.alive)
+    ready = _method(of_server.ready)
+    metrics = _method(of_server.metrics)
 
     def gallery(self, name: str) -> "RemoteGallery":
         """A gallery on the server; whether there is one of this name is seen when it is used."""
@@ -221,22 +221,22 @@ class AsyncClient:
         self._httpx = http_library()
         self._http = self._httpx.AsyncClient(**settings(url, key, timeout, options))
 
-    detect = _coroutine(asking.detect)
-    recognize = _coroutine(asking.recognize)
-    embed = _coroutine(asking.embed)
-    verify = _coroutine(asking.verify)
-    analyze = _coroutine(asking.analyze)
-    classify = _coroutine(asking.classify)
-    group = _coroutine(asking.group)
-    group_faces = _coroutine(asking.group_faces)
-    contract = _coroutine(asking.contract)
-    galleries = _coroutine(asking.galleries)
-    models = _coroutine(asking.models)
-    heads = _coroutine(asking.heads)
-    access = _coroutine(asking.access)
-    alive = _coroutine(asking.alive)
-    ready = _coroutine(asking.ready)
-    metrics = _coroutine(asking.metrics)
+    detect = _coroutine(of_server.detect)
+    recognize = _coroutine(of_server.recognize)
+    embed = _coroutine(of_server.embed)
+    verify = _coroutine(of_server.verify)
+    analyze = _coroutine(of_server.analyze)
+    classify = _coroutine(of_server.classify)
+    group = _coroutine(of_server.group)
+    group_faces = _coroutine(of_server.group_faces)
+    contract = _coroutine(of_server.contract)
+    galleries = _coroutine(of_server.galleries)
+    models = _coroutine(of_server.models)
+    heads = _coroutine(of_server.heads)
+    access = _coroutine(of_server.access)
+    alive = _coroutine(of_server.alive)
+    ready = _coroutine(of_server.ready)
+    metrics = _coroutine(of_server.metrics)
 
     def gallery(self, name: str) -> "AsyncRemoteGallery":
         """A gallery on the server; whether there is one of this name is seen when it is used."""
@@ -291,25 +291,25 @@ class RemoteGallery:
     client: Client
     name: str
 
-    create = _gallery_method(asking.create)
-    delete = _gallery_method(asking.delete)
-    stats = _gallery_method(asking.stats)
-    enroll = _gallery_method(asking.enroll)
-    enroll_new = _gallery_method(asking.enroll_new)
-    enroll_negatives = _gallery_method(asking.enroll_negatives)
-    identify = _gallery_method(asking.identify)
-    search = _gallery_method(asking.search)
-    search_batch = _gallery_method(asking.search_batch)
-    subjects = _gallery_method(asking.subjects)
-    templates = _gallery_method(asking.templates)
-    remove = _gallery_method(asking.remove)
-    rename = _gallery_method(asking.rename)
-    merge = _gallery_method(asking.merge)
-    reviews = _gallery_method(asking.reviews)
-    crop = _gallery_method(asking.crop)
-    confirm = _gallery_method(asking.confirm)
-    reject = _gallery_method(asking.reject)
-    dismiss = _gallery_method(asking.dismiss)
+    create = _gallery_method(of_gallery.create)
+    delete = _gallery_method(of_gallery.delete)
+    stats = _gallery_method(of_gallery.stats)
+    enroll = _gallery_method(of_gallery.enroll)
+    enroll_new = _gallery_method(of_gallery.enroll_new)
+    enroll_negatives = _gallery_method(of_gallery.enroll_negatives)
+    identify = _gallery_method(of_gallery.identify)
+    search = _gallery_method(of_gallery.search)
+    search_batch = _gallery_method(of_gallery.search_batch)
+    subjects = _gallery_method(of_gallery.subjects)
+    templates = _gallery_method(of_gallery.templates)
+    remove = _gallery_method(of_gallery.remove)
+    rename = _gallery_method(of_gallery.rename)
+    merge = _gallery_method(of_gallery.merge)
+    reviews = _gallery_method(of_gallery.reviews)
+    crop = _gallery_method(of_gallery.crop)
+    confirm = _gallery_method(of_gallery.confirm)
+    reject = _gallery_method(of_gallery.reject)
+    dismiss = _gallery_method(of_gallery.dismiss)
 
     def live(self, *, fpir: float = 1e-2, liveness: bool = False) -> AbstractContextManager[Live]:
         """A live camera: `with gallery.live() as camera`, then `camera.see(picture)`.
@@ -331,25 +331,25 @@ class AsyncRemoteGallery:
     client: AsyncClient
     name: str
 
-    create = _gallery_coroutine(asking.create)
-    delete = _gallery_coroutine(asking.delete)
-    stats = _gallery_coroutine(asking.stats)
-    enroll = _gallery_coroutine(asking.enroll)
-    enroll_new = _gallery_coroutine(asking.enroll_new)
-    enroll_negatives = _gallery_coroutine(asking.enroll_negatives)
-    identify = _gallery_coroutine(asking.identify)
-    search = _gallery_coroutine(asking.search)
-    search_batch = _gallery_coroutine(asking.search_batch)
-    subjects = _gallery_coroutine(asking.subjects)
-    templates = _gallery_coroutine(asking.templates)
-    remove = _gallery_coroutine(asking.remove)
-    rename = _gallery_coroutine(asking.rename)
-    merge = _gallery_coroutine(asking.merge)
-    reviews = _gallery_coroutine(asking.reviews)
-    crop = _gallery_coroutine(asking.crop)
-    confirm = _gallery_coroutine(asking.confirm)
-    reject = _gallery_coroutine(asking.reject)
-    dismiss = _gallery_coroutine(asking.dismiss)
+    create = _gallery_coroutine(of_gallery.create)
+    delete = _gallery_coroutine(of_gallery.delete)
+    stats = _gallery_coroutine(of_gallery.stats)
+    enroll = _gallery_coroutine(of_gallery.enroll)
+    enroll_new = _gallery_coroutine(of_gallery.enroll_new)
+    enroll_negatives = _gallery_coroutine(of_gallery.enroll_negatives)
+    identify = _gallery_coroutine(of_gallery.identify)
+    search = _gallery_coroutine(of_gallery.search)
+    search_batch = _gallery_coroutine(of_gallery.search_batch)
+    subjects = _gallery_coroutine(of_gallery.subjects)
+    templates = _gallery_coroutine(of_gallery.templates)
+    remove = _gallery_coroutine(of_gallery.remove)
+    rename = _gallery_coroutine(of_gallery.rename)
+    merge = _gallery_coroutine(of_gallery.merge)
+    reviews = _gallery_coroutine(of_gallery.reviews)
+    crop = _gallery_coroutine(of_gallery.crop)
+    confirm = _gallery_coroutine(of_gallery.confirm)
+    reject = _gallery_coroutine(of_gallery.reject)
+    dismiss = _gallery_coroutine(of_gallery.dismiss)
 
     def live(
         self, *, fpir: float = 1e-2, liveness: bool = False

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from mien.client.asking import liveness_of
+from mien.client.translation import liveness_of
 from mien.client.values import LiveEvent, LiveScene, LiveTrack
 from mien.client.wire import Json, ServerUnreachable, raised, upload
 from mien.errors import MissingExtra

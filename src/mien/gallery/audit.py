@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 import secrets
+import sqlite3
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +86,14 @@ def line(
     )  # fmt: skip
 
 
+def written(db: sqlite3.Connection) -> list[Line]:
+    """The log of a gallery, oldest line first."""
+    rows = db.execute(
+        "SELECT time, operation, collection, subject, templates, chain FROM audit ORDER BY line"
+    )
+    return [Line(*row) for row in rows]
+
+
 def broken(lines: list[Line]) -> int | None:
     """The number of the first line that does not follow from the one before it, if any."""
     before = ""
@@ -139,4 +148,5 @@ def _make_key(path: Path) -> None:
 
 
 def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
+    return text.encode()

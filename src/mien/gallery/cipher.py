@@ -24,11 +24,11 @@ class Cipher(Protocol):
 
     sealed: bool
 
-    def seal(self, plain: bytes, place: str) -> bytes:
-        """What to store of a value that belongs at `place`."""
+    def seal(self, plain: bytes, column: str, row: int) -> bytes:
+        """What to store of a value that belongs there."""
         ...
 
-    def open(self, stored: bytes, place: str) -> bytes:
+    def open(self, stored: bytes, column: str, row: int) -> bytes:
         """The value again. Raises `GalleryUnavailable` when it was altered or moved."""
         ...
 
@@ -42,11 +42,11 @@ class Clear:
 
     sealed = False
 
-    def seal(self, plain: bytes, place: str) -> bytes:
+    def seal(self, plain: bytes, column: str, row: int) -> bytes:
         """The value as it is."""
         return plain
 
-    def open(self, stored: bytes, place: str) -> bytes:
+    def open(self, stored: bytes, column: str, row: int) -> bytes:
         """The value as it is."""
         return stored
 
@@ -65,14 +65,16 @@ class AesGcm:
         self._cipher = _aesgcm(key)
         self._digest_key = hmac.digest(key, b"mien gallery lookup", "sha256")
 
-    def seal(self, plain: bytes, place: str) -> bytes:
+    def seal(self, plain: bytes, column: str, row: int) -> bytes:
         """Nonce (12 bytes), ciphertext, tag (16 bytes)."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + bytes(self._cipher.encrypt(nonce, plain, place.encode()))
+        return nonce + bytes(self._cipher.encrypt(nonce, plain, f"{column}:{row}".encode()))
 
-    def open(self, stored: bytes, place: str) -> bytes:
+    def open(self, stored: bytes, column: str, row: int) -> bytes:
         """Raises `GalleryUnavailable` when it was altered or moved."""
-        return _open(self._cipher, stored, place, "a value was altered since it was written")
+        return _open(
+            self._cipher, stored, f"{column}:{row}", "a value was altered since it was written"
+        )
 
     def lookup(self, text: str) -> bytes:
         """A keyed digest (32 bytes)."""
@@ -167,5 +169,5 @@ def _open(cipher: Any, stored: bytes, place: str, reason: str) -> bytes:
 
     try:
         return bytes(cipher.decrypt(stored[:_NONCE_BYTES], stored[_NONCE_BYTES:], place.encode()))
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:  # the second for what is too short
         raise GalleryUnavailable(place, reason) from error

@@ -15,7 +15,7 @@ from mien.errors import GalleryUnavailable, MienError
 
 _BUSY_SECONDS = 30.0  # how long a writer waits for another process
 _CACHE_KIB = 32 * 1024  # the inner pages of some millions of templates
-_LOG_PAGES = 4096  # of 8 KiB: how long the log may become before it is moved into the file
+_LOG_PAGES = 2048  # of 16 KiB: how long the log may become before it is moved into the file
 
 
 class Database:
@@ -32,6 +32,7 @@ class Database:
                 self.connection.execute("PRAGMA secure_delete = ON")
                 self.connection.execute("PRAGMA synchronous = FULL")
                 self.connection.execute("PRAGMA foreign_keys = ON")
+                self.connection.execute("PRAGMA cell_size_check = ON")  # notice damage sooner
                 self.connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 self.connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             except BaseException:
@@ -44,8 +45,9 @@ class Database:
             self.connection.close()
 
     def compact(self) -> None:
-        """Rewrite the file without unused room."""
+        """Make the indexes again, then rewrite the file without unused room."""
         with self.lock, self.translated():
+            self.connection.execute("REINDEX")  # VACUUM copies them, damage and all
             self.connection.execute("VACUUM")
         self.empty_log()
 
@@ -77,7 +79,7 @@ class Database:
                 yield self.connection
             finally:
                 if self.connection.in_transaction:
-                    self.connection.execute("COMMIT")
+                    self.connection.execute("ROLLBACK")  # always works, also after damage
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -101,20 +103,17 @@ class Database:
             raise
         except sqlite3.Error as error:
             raise GalleryUnavailable(str(self.path), _in_words(error)) from error
-        except (
-            TypeError,
-            ValueError,
-            KeyError,
-            OverflowError,
-        ) as error:  # in decoding what it read
+        except (TypeError, ValueError, LookupError, OverflowError) as error:  # in what it read
             reason = f"it holds something that mien did not write ({error}); 'mien gallery verify'"
             raise GalleryUnavailable(str(self.path), reason) from error
 
 
 _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "not a database": "the file is not a mien gallery, or it is damaged",
-    "malformed": "the file is damaged; restore it from a backup, or save what can be read with "
-    "'mien gallery export'",
+    "malformed": "the file is damaged; 'mien gallery verify' names what, if it still opens; "
+    "if not, restore a backup",
+    "duplicate column": "its header says that it is older than it is: the file is damaged",
+    "no such": "its tables are not those that mien made: the file is damaged",
     "unable to open": "it cannot be opened; check that the folder exists and may be written",
     "readonly": "it may not be written; check the permissions of the file and its folder",
     "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",

@@ -7,6 +7,7 @@ templates are looked up again.
 
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from mien.gallery.rows import Rows
 from mien.gallery.store import Where
 
 _REMEMBERED = 8
+
+
+def passes(metadata: Mapping[str, str], where: Where) -> bool:
+    """Whether metadata have every key asked for, with the value, or one of the values, given."""
+    return all(
+        metadata.get(key) == wanted if isinstance(wanted, str) else metadata.get(key) in wanted
+        for key, wanted in where.items()
+    )
 
 
 class Filters:

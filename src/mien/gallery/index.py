@@ -10,20 +10,23 @@ is larger than the last one held. And the record decides: a removed template tha
 holds is not found when its vector is fetched.
 """
 
-import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.gallery.cipher import Cipher, to_text
+from mien.gallery import sound
+from mien.gallery.filters import passes
 from mien.gallery.index_file import Identity, IndexFile, StaleIndex, Tail
 from mien.gallery.kernels import Kernel
 from mien.gallery.quantizer import Quantizer
+from mien.gallery.rows import Rows
 from mien.gallery.scan import Block, candidates, filtered, people_in
+from mien.gallery.sound import TEMPLATE, Row
+from mien.gallery.store import Where
 from mien.types import Match
 
 _FILE_ROWS = 4096  # templates in memory from which they are worth writing to the index file
@@ -36,18 +39,20 @@ _AMONG = "IN (SELECT value FROM json_each(?))"
 class Index:
     """The codes of one collection. `path` is None when they may only be in memory."""
 
-    def __init__(self, collection: int, path: Path | None, cipher: Cipher, kernel: Kernel) -> None:
-        self._collection = collection
+    def __init__(self, rows: Rows, path: Path | None, kernel: Kernel) -> None:
+        self._rows = rows
+        self._collection = rows.collection
         self._path = path
-        self._cipher = cipher
         self._kernel = kernel
         self._file: IndexFile | None = None
         self._tail = Tail()
         self._quantizer: Quantizer | None = None
         self._version: int | None = None  # of the collection, when it was last looked at
+        self._counted: int | None = None  # the version of which `missing` was asked
         self._erasures = ""
         self._write_from = _FILE_ROWS
         self._searches = 0
+        self._unusable: set[int] = set()  # removed meanwhile, or damaged
 
     @property
     def wants_writing(self) -> bool:
@@ -57,12 +62,17 @@ class Index:
         behind = self._file is not None and self._file.erasures != self._erasures
         return behind or len(self._tail) >= self._write_from
 
+    @property
+    def _in_step(self) -> bool:
+        """Whether the file has no removed template left."""
+        return self._file is None or self._file.erasures == self._erasures
+
     def refresh(self, db: sqlite3.Connection) -> None:
         """Learn what any process changed since the last time."""
-        version, erasures, templates = db.execute(
-            "SELECT version, erasures, templates FROM collection WHERE id = ?",
-            (self._collection,),
-        ).fetchone()
+        stated = sound.collection(db, self._collection)
+        version, erasures, templates = (
+            stated[name] for name in ("version", "erasures", "templates")
+        )
         if version == self._version:
             return
         if self._version is None or self._replaced():
@@ -72,22 +82,66 @@ class Index:
         self._load(db, templates)
         self._version, self._erasures = version, erasures
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether `missing` has not been asked since the collection changed."""
+        return self._counted != self._version
+
+    def missing(self, db: sqlite3.Connection) -> int:
+        """How many templates there are no codes of: those that cannot be read.
+
+        It is certain while the caller holds the write lock: another process may be erasing.
+        """
+        self._counted = self._version
+        if not self._in_step:
+            return 0
+        stated: int = sound.collection(db, self._collection)["templates"]
+        return stated - sum(int(np.count_nonzero(block.subjects)) for block in self._blocks())
+
     def search(
         self,
         db: sqlite3.Connection,
         probes: NDArray[np.float32],
         limit: int,
         allowed: NDArray[np.bool_] | None,
+        where: Where,
     ) -> list[list[Match]]:
         """The best subjects for each probe (p, dim), of all or of the templates `allowed`.
 
-        `allowed` has a truth value for every id up to the newest.
+        `allowed` has a truth value for every id up to the newest: whether it passes `where`.
         """
         if self._quantizer is None:
             return [[] for _ in probes]
         self._searches += 1
         if self._file is not None and self._searches % _OFTEN == 0:
             self._file.settle()
+        unusable = -1
+        while unusable != len(self._unusable):  # again without those that turned out to be
+            unusable = len(self._unusable)
+            answers = self._ranked(
+                db, self._quantizer, probes, limit, self._usable(db, allowed), where
+            )
+        return answers
+
+    def _usable(
+        self, db: sqlite3.Connection, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_] | None:
+        """Of those allowed, without those that the record does not have as they were coded."""
+        if not self._unusable:
+            return allowed
+        usable = np.ones(sound.newest(db) + 1, np.bool_) if allowed is None else allowed.copy()
+        usable[list(self._unusable)] = False
+        return usable
+
+    def _ranked(
+        self,
+        db: sqlite3.Connection,
+        quantizer: Quantizer,
+        probes: NDArray[np.float32],
+        limit: int,
+        allowed: NDArray[np.bool_] | None,
+        where: Where,
+    ) -> list[list[Match]]:
         blocks = self._blocks()
         if allowed is not None:
             blocks = filtered(blocks, allowed)
@@ -97,11 +151,9 @@ class Index:
             there = people_in(blocks, wanted, allowed)
             if not there:
                 break
-            found = candidates(
-                blocks, self._quantizer, probes[unanswered], there, self._kernel, allowed
-            )
+            found = candidates(blocks, quantizer, probes[unanswered], there, self._kernel, allowed)
             for number, ids in zip(unanswered, found, strict=True):
-                answers[number] = self._exact(db, probes[number], ids, limit)
+                answers[number] = self._exact(db, probes[number], ids, limit, where)
             if there < wanted:
                 break  # everyone has been looked at
             # Subjects that a negative ruled out, or that were just removed: look further.
@@ -154,6 +206,7 @@ class Index:
         """Let go of the file and the memory."""
         self._start_again()
         self._quantizer, self._version = None, None
+        self._unusable.clear()
 
     def _start_again(self) -> None:
         if self._file is not None:
@@ -169,12 +222,18 @@ class Index:
         probe: NDArray[np.float32],
         candidates: NDArray[np.int64],
         limit: int,
+        where: Where,
     ) -> list[Match]:
         """The best subjects among candidates, by their vectors in the record."""
-        rows = db.execute(
-            f"SELECT id, subject, vector FROM template WHERE id {_AMONG}",
-            (json.dumps(candidates.tolist()),),
-        ).fetchall()
+        read = sound.by_key(db, TEMPLATE, candidates.tolist())
+        rows = read.told("template")
+        if len(rows) < len(candidates):
+            gone = set(candidates.tolist()).difference(row[0] for row in rows)
+            self._unusable |= gone
+            if self._in_step and (lost := gone.difference(read.damaged)):
+                sound.warn(f"{sound.named('template', sorted(lost))} not there and left out")
+        if where:
+            rows = [row for row in rows if passes(self._rows.metadata(row), where)]
         if not rows:
             return []
         ids, subjects, vectors = self._decode(rows)
@@ -184,33 +243,21 @@ class Index:
             best.setdefault(int(subjects[row]), int(row))
         ruled_out = self._negatives(db, probe, {s: float(scores[row]) for s, row in best.items()})
         chosen = [(s, row) for s, row in best.items() if s not in ruled_out][:limit]
-        names = dict(
-            db.execute(
-                f"SELECT id, name FROM subject WHERE id {_AMONG}",
-                (json.dumps([subject for subject, _ in chosen]),),
-            )
-        )
+        names = self._rows.names(db, [subject for subject, _ in chosen])
+        if nameless := [subject for subject, _ in chosen if subject not in names]:
+            self._unusable.update(ids[np.isin(subjects, nameless)].tolist())
         return [
-            Match(
-                to_text(self._cipher.open(names[subject], f"name:{subject}")),
-                int(ids[row]),
-                float(np.clip(scores[row], -1.0, 1.0)),
-            )
+            Match(names[subject], int(ids[row]), float(np.clip(scores[row], -1.0, 1.0)))
             for subject, row in chosen
+            if subject in names
         ]
 
     def _negatives(
         self, db: sqlite3.Connection, probe: NDArray[np.float32], scores: dict[int, float]
     ) -> set[int]:
         """Of subjects and their scores, those whose negatives are closer to the probe."""
-        if not db.execute(
-            "SELECT 1 FROM template WHERE collection = ? AND negative = 1", (self._collection,)
-        ).fetchone():
-            return set()
-        rows = db.execute(
-            f"SELECT id, subject, vector FROM template WHERE subject {_AMONG} AND negative = 1",
-            (json.dumps(list(scores)),),
-        ).fetchall()
+        ids = self._rows.negatives_of(db, list(scores))
+        rows = sound.by_key(db, TEMPLATE, ids).told("template") if ids else []
         if not rows:
             return set()
         _, subjects, vectors = self._decode(rows)
@@ -222,20 +269,13 @@ class Index:
         }
 
     def _decode(
-        self, rows: list[tuple[int, int, bytes]]
+        self, rows: Sequence[Row]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        ids, subjects, stored = zip(*rows, strict=True)
-        if self._cipher.sealed:
-            stored = tuple(
-                self._cipher.open(value, f"vector:{id_}")
-                for id_, value in zip(ids, stored, strict=True)
-            )
-        vectors = np.frombuffer(b"".join(stored), "<f4").reshape(len(rows), -1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            sound = np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < 0.01
-        if not sound.all():  # also where it is not a number
-            raise ValueError(f"the vector of template {ids[int(np.argmin(sound))]} is damaged")
-        return np.array(ids, np.int64), np.array(subjects, np.int64), vectors
+        """Ids, subjects and vectors of sound rows of templates."""
+        ids, _, subjects, _, _, _, stored, *_ = zip(*rows, strict=True)
+        vectors = b"".join(self._rows.open_vectors(ids, stored))
+        found = np.frombuffer(vectors, "<f4").reshape(len(rows), -1)
+        return np.array(ids, np.int64), np.array(subjects, np.int64), found
 
     def _identity(self, db: sqlite3.Connection) -> Identity:
         gallery = db.execute("SELECT value FROM meta WHERE key = 'gallery'").fetchone()[0]
@@ -294,30 +334,24 @@ class Index:
                 return
             self._quantizer = self._fit(db, templates)
             self._start_again()
+            if self._quantizer is None:
+                return
         self._extend(db, self._quantizer)
 
     def _extend(self, db: sqlite3.Connection, quantizer: Quantizer) -> None:
         """Add what is newer to the tail."""
         last = self._tail.last or (self._file.last if self._file else 0)
-        cursor = db.execute(
-            "SELECT id, subject, vector FROM template "
-            "WHERE collection = ? AND negative = 0 AND id > ? ORDER BY id",
-            (self._collection, last),
-        )
-        while rows := cursor.fetchmany(_BATCH):
-            ids, subjects, vectors = self._decode(rows)
-            self._tail.append(Block(ids, subjects, *quantizer.encode(vectors)))
+        while page := sound.templates_after(db, self._collection, last, _BATCH):
+            read, last = page
+            rows = [row for row in read.told("template") if not row[3]]
+            if rows:
+                ids, subjects, vectors = self._decode(rows)
+                self._tail.append(Block(ids, subjects, *quantizer.encode(vectors)))
 
-    def _fit(self, db: sqlite3.Connection, templates: int) -> Quantizer:
-        """To templates evenly spread over the collection."""
-        rows: Iterator[tuple[int]] = db.execute(
-            "SELECT id FROM template WHERE collection = ? AND negative = 0", (self._collection,)
-        )
-        ids = np.fromiter((i for (i,) in rows), np.int64)
+    def _fit(self, db: sqlite3.Connection, templates: int) -> Quantizer | None:
+        """To templates evenly spread over the collection; None when none is sound."""
+        ids = np.array(self._rows.positives(db), np.int64)
         if len(ids) > _SAMPLE:
             ids = ids[np.linspace(0, len(ids) - 1, _SAMPLE).astype(np.int64)]
-        sample = db.execute(
-            f"SELECT id, subject, vector FROM template WHERE id {_AMONG}",
-            (json.dumps(ids.tolist()),),
-        ).fetchall()
-        return Quantizer.fit(self._decode(sample)[2], templates)
+        sample = sound.by_key(db, TEMPLATE, ids.tolist()).rows
+        return Quantizer.fit(self._decode(sample)[2], templates) if sample else None

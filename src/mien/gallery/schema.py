@@ -5,13 +5,13 @@ import sqlite3
 from datetime import UTC, datetime
 
 from mien.errors import GalleryUnavailable
-from mien.gallery import cipher
+from mien.gallery import cipher, sound
 from mien.gallery.database import Database
 
 DEFAULT_COLLECTION = "default"
 _APPLICATION = int.from_bytes(b"mien", "big")  # marks the file as ours in its header
-_SCHEMA = 3
-_PAGE = 8192  # bytes: three vectors of 512 float32 fit; in pages of 4096 only one
+_SCHEMA = 4
+_PAGE = 16384  # bytes: seven vectors of 512 float32 fit and little is left over; in 8192 three
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -25,7 +25,8 @@ CREATE TABLE collection (
     subjects INTEGER NOT NULL DEFAULT 0,
     templates INTEGER NOT NULL DEFAULT 0,  -- without negatives
     retention_days REAL,                   -- NULL: for ever
-    created TEXT NOT NULL
+    created TEXT NOT NULL,
+    sum INTEGER NOT NULL DEFAULT 0         -- of all other columns
 );
 CREATE TABLE subject (
     id INTEGER PRIMARY KEY,
@@ -34,6 +35,7 @@ CREATE TABLE subject (
     name BLOB NOT NULL,
     created TEXT NOT NULL,
     updated TEXT NOT NULL,
+    sum INTEGER NOT NULL,                  -- of all other columns but `updated`
     UNIQUE (collection, lookup)
 );
 CREATE TABLE template (
@@ -46,7 +48,8 @@ CREATE TABLE template (
     vector BLOB NOT NULL,                  -- float32, little-endian, unit length
     source BLOB NOT NULL,
     source_sha256 BLOB NOT NULL,
-    metadata BLOB NOT NULL                 -- JSON object of strings
+    metadata BLOB NOT NULL,                -- JSON object of strings
+    sum INTEGER NOT NULL                   -- of all other columns
 );
 CREATE INDEX template_subject ON template (subject, negative);
 CREATE INDEX template_collection ON template (collection, negative);
@@ -93,10 +96,9 @@ def prepare(
             f"it was written by a newer mien (format {schema}, this one reads {_SCHEMA}); "
             f"upgrade mien",
         )
-    if schema == 1:
-        _upgrade_from_1(database)
-    elif schema == 2:
-        _upgrade_from_2(database)
+    for older, upgrade in _UPGRADES.items():
+        if db.execute("PRAGMA user_version").fetchone()[0] == older:
+            upgrade(database)
     sealed = _open_cipher(database, key)
     find = "SELECT id FROM collection WHERE name = ?"
     row = db.execute(find, (name,)).fetchone()
@@ -108,6 +110,7 @@ def prepare(
                 "INSERT INTO collection (name, created) VALUES (?, ?) ON CONFLICT DO NOTHING",
                 (name, now()),
             )
+            sound.seal(db, db.execute(find, (name,)).fetchone()[0])
         row = db.execute(find, (name,)).fetchone()
     return int(row[0]), sealed
 
@@ -142,6 +145,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
         db.execute(statement)
     db.execute("INSERT INTO meta VALUES ('gallery', ?)", (secrets.token_hex(16),))
     db.execute("INSERT INTO collection (name, created) VALUES (?, ?)", (DEFAULT_COLLECTION, now()))
+    sound.seal(db, 1)
     db.execute(f"PRAGMA application_id = {_APPLICATION}")
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
@@ -160,11 +164,11 @@ def _upgrade_from_1(database: Database) -> None:
         _make_tables(db)
         db.execute(
             "INSERT INTO subject SELECT id, 1, CAST(name AS BLOB), CAST(name AS BLOB), "
-            "created, created FROM subject_1"
+            "created, created, 0 FROM subject_1"
         )
         db.execute(
             "INSERT INTO template SELECT id, 1, subject, 0, quality, created, vector, "
-            "CAST(source AS BLOB), x'', CAST('{}' AS BLOB) FROM template_1"
+            "CAST(source AS BLOB), x'', CAST('{}' AS BLOB), 0 FROM template_1"
         )
         db.execute(
             "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence "
@@ -178,16 +182,33 @@ def _upgrade_from_1(database: Database) -> None:
             "subjects = (SELECT count(*) FROM subject), "
             "templates = (SELECT count(*) FROM template)", (contract, width or 0),
         )  # fmt: skip
+        sound.seal_all(db)
     db.execute("PRAGMA foreign_keys = ON")
 
 
 def _upgrade_from_2(database: Database) -> None:
     """Format 2 had no crops."""
     with database.writing() as db:
+        if db.execute("PRAGMA user_version").fetchone()[0] != 2:
+            return
         db.execute(
             "CREATE TABLE IF NOT EXISTS crop (template INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
         )
-        db.execute(f"PRAGMA user_version = {_SCHEMA}")
+        db.execute("PRAGMA user_version = 3")
+
+
+def _upgrade_from_3(database: Database) -> None:
+    """Format 3 had no sums."""
+    with database.writing() as db:
+        if db.execute("PRAGMA user_version").fetchone()[0] != 3:
+            return
+        for table in ("collection", "subject", "template"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN sum INTEGER NOT NULL DEFAULT 0")
+        sound.seal_all(db)
+        db.execute("PRAGMA user_version = 4")
+
+
+_UPGRADES = {1: _upgrade_from_1, 2: _upgrade_from_2, 3: _upgrade_from_3}
 
 
 def _open_cipher(database: Database, key: bytes | None) -> cipher.Cipher:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mien.embedding import require_contract
 from mien.errors import GalleryError, GalleryUnavailable, InputError, UnknownSubject
-from mien.gallery import audit, schema
+from mien.gallery import audit, damage, schema, sound
 from mien.gallery.audit import Line, Receipt
 from mien.gallery.cipher import AesGcm
 from mien.gallery.database import Database
@@ -96,52 +96,58 @@ class SqliteStore:
                 )
             self._index.refresh(db)
             allowed = self._filters.allowed(db, where) if where else None
-            found = self._index.search(db, probes, limit, allowed)
+            found = self._index.search(db, probes, limit, allowed, where or {})
+            missing = self._index.missing(db) if self._index.unchecked else 0
+        if missing:
+            self._tell_missing(missing)
         if self._index.wants_writing:
             self._write_index()
         return found
 
     def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
+        if subject is not None:
+            with self._database.reading() as db:
+                row = self._rows.find(db, subject)
+                found = {} if row is None else self._rows.held(db, row)
+            yield from ((id_, entry) for id_, entry in found.items() if id_ > after)
+            return
+        whole, count, version = after == 0, 0, None
         while True:
             with self._database.reading() as db:
-                rows, contract = self._rows.entries(db, after, _BATCH, subject)
-            for row in rows:
-                with self._database.translated():
-                    found = self._rows.entry(row, contract)
-                yield row[0], found
-            if len(rows) < _BATCH:
-                return
-            after = rows[-1][0]
+                stated = sound.collection(db, self._rows.collection)
+                whole = whole and version in (None, stated["version"])
+                version = stated["version"]
+                page = sound.templates_after(db, self._rows.collection, after, _BATCH)
+                if page is None:
+                    break
+                read, after = page
+                found = self._rows.entries(db, read.told("template"))
+            count += sum(not entry.negative for entry in found.values())
+            yield from found.items()
+        if whole and count != stated["templates"]:
+            sound.warn(f"{count:,} of {stated['templates']:,} templates could be read")
 
     def subjects(self) -> list[Subject]:
         with self._database.reading() as db:
-            rows = db.execute(
-                "SELECT subject.id, name, sum(1 - negative), subject.created FROM subject "
-                "JOIN template ON template.subject = subject.id WHERE subject.collection = ? "
-                "GROUP BY subject.id", (self._rows.collection,),
-            ).fetchall()  # fmt: skip
+            counts = self._rows.counts(db)
             found = [
-                Subject(self._rows.open_text(name, f"name:{id_}"), templates, created)
-                for id_, name, templates, created in rows
+                Subject(name, counts[id_], created)
+                for id_, (name, created) in self._rows.people(db, counts).items()
             ]
         return sorted(found, key=lambda subject: subject.name)
 
     def templates(self, subject: str) -> list[Template]:
         with self._database.reading() as db:
-            rows = db.execute(
-                "SELECT template.id, source, quality, template.created, negative FROM template "
-                "JOIN subject ON template.subject = subject.id "
-                "WHERE subject.collection = ? AND lookup = ? ORDER BY template.id",
-                (self._rows.collection, self._cipher.lookup(subject)),
-            ).fetchall()
-        if not rows:
-            raise UnknownSubject(subject)
+            row = self._rows.find(db, subject)
+            if row is None:
+                raise UnknownSubject(subject)
+            rows = self._rows.templates_of(db, row).told("template")
         with self._database.translated():
             return [
                 Template(
-                    id_, subject, self._rows.open_text(source, f"source:{id_}"), quality, created
+                    id_, subject, self._rows.open_text(source, "source", id_), quality, created
                 )
-                for id_, source, quality, created, negative in rows
+                for id_, _, _, negative, quality, created, _, source, *_ in rows
                 if not negative
             ]
 
@@ -152,10 +158,12 @@ class SqliteStore:
         """`remove`, with a signed receipt. Raises `UnknownSubject`."""
         with self._database.writing() as db:
             places = self._rows.everywhere(db, subject)
-            held = {rows.collection: rows.held(db, row) for rows, row in places}
-            gone = {collection: list(entries) for collection, entries in held.items()}
+            gone = {rows.collection: rows.ids_of(db, row) for rows, row in places}
             if templates is not None:
-                gone = self._rows.of_same_pictures(held, templates)
+                held = {rows.collection: rows.held(db, row) for rows, row in places}
+                same = self._rows.of_same_pictures(held, templates)
+                mine = set(gone[self._rows.collection]) & set(templates)  # also damaged ones
+                gone = same | {self._rows.collection: sorted(mine)}
             for rows, _ in places:
                 rows.delete(db, gone[rows.collection])
             count = sum(map(len, gone.values()))
@@ -172,7 +180,7 @@ class SqliteStore:
             now = schema.now()
             if self._rows.find(db, subject) is not None:
                 for rows, row in self._rows.everywhere(db, subject):
-                    gone[rows.collection] = list(rows.held(db, row))
+                    gone[rows.collection] = rows.ids_of(db, row)
                     rows.delete(db, gone[rows.collection])
             templates = self._insert(db, entries, now)
             self._log(db, "replace", subject, len(entries), now)
@@ -184,21 +192,24 @@ class SqliteStore:
         with self._database.writing() as db:
             places, now = self._rows.everywhere(db, subject), schema.now()
             held = {rows.collection: rows.held(db, row) for rows, row in places}
+            for rows, row in places:
+                if damaged := set(rows.ids_of(db, row)) - set(held[rows.collection]):
+                    raise GalleryUnavailable(
+                        str(self._path), f"{sound.named('template', sorted(damaged))} damaged; "
+                        f"'mien gallery verify' says what to do",
+                    )  # fmt: skip
             count = sum(map(len, held.values()))
             if new == subject:
                 return count
             if not merge and self._rows.find(db, new) is not None:
                 raise GalleryError(taken(subject, new))
             for rows, row in places:
-                since = db.execute("SELECT created FROM subject WHERE id = ?", (row,)).fetchone()
+                (since,) = db.execute("SELECT created FROM subject WHERE id = ?", (row,)).fetchone()
                 found = held[rows.collection]
                 rows.delete(db, list(found))
                 moved = [replace(entry, subject=new) for entry in found.values()]
                 rows.insert(db, moved, now)  # new ids: what is new is what is larger
-                db.execute(
-                    "UPDATE subject SET created = min(created, ?) WHERE id = ?",
-                    (*since, rows.find(db, new)),
-                )
+                rows.since(db, new, since)
             self._log(db, "rename", subject, count, now)
         self._clear_traces({collection: list(found) for collection, found in held.items()})
         return count
@@ -235,17 +246,17 @@ class SqliteStore:
                 "UPDATE collection SET retention_days = ? WHERE id = ?",
                 (days, self._rows.collection),
             )
+            sound.seal(db, self._rows.collection)
             words = f"retain {days:g} days" if days else "retain for ever"
             self._log(db, words, None, 0, schema.now())
 
     def history(self) -> list[Line]:
         """The audit log of the whole file, oldest first."""
         with self._database.reading() as db:
-            rows = db.execute(
-                "SELECT time, operation, collection, subject, templates, chain FROM audit "
-                "ORDER BY line"
-            )
-            return [Line(*row) for row in rows]
+            lines = audit.written(db)
+        if (number := audit.broken(lines)) is not None:
+            sound.warn(f"line {number + 1} of the audit log was changed")
+        return lines
 
     def receipt_key(self) -> bytes:
         """What signs receipts and makes the digests of names in the log."""
@@ -270,6 +281,8 @@ class SqliteStore:
             db.execute(rename, (secrets.token_hex(16), days, row[0]))
             db.execute(rename, (other, days, self._rows.collection))
             db.execute(rename, (mine, days, row[0]))
+            for id_ in (self._rows.collection, row[0]):
+                sound.seal(db, id_)
             self._log(db, f"swap with {other}", None, 0, schema.now())
 
     def drop(self) -> int:
@@ -287,23 +300,7 @@ class SqliteStore:
     def check(self) -> list[str]:
         """What is wrong with the files, in words; nothing when all is well."""
         with self._database.reading() as db:
-            found = [
-                f"the record is damaged: {text}"
-                for (text,) in db.execute("PRAGMA integrity_check(20)")
-                if text != "ok"
-            ]
-        if (number := audit.broken(self.history())) is not None:
-            found.append(f"line {number + 1} of the audit log was changed")
-        seen = 0
-        for id_, entry in self._readable(found):
-            seen += not entry.negative
-            length = float(np.linalg.norm(entry.embedding.vector))
-            if not abs(length - 1.0) < 1e-3:
-                found.append(f"the vector of template {id_} has length {length:g} instead of 1")
-        with self._database.reading() as db:
-            if (stated := self._rows.field(db, "templates")) != seen:
-                found.append(f"{stated} templates are counted and {seen} can be read")
-        return found
+            return damage.problems(db, self._rows)
 
     def rekey(self, key: bytes) -> None:
         """Let `key` open the gallery from now on instead of the present key."""
@@ -327,14 +324,14 @@ class SqliteStore:
 
     def stats(self) -> Stats:
         with self._database.reading() as db:
-            row = db.execute(
-                "SELECT subjects, templates, dimensions, contract FROM collection WHERE id = ?",
-                (self._rows.collection,),
-            ).fetchone()
+            row = sound.collection(db, self._rows.collection)
         files = [self._beside(end) for end in ("", "-wal", "-shm", "-key")]
         files += self._beside("-index").glob("*")
         size = sum(file.stat().st_size for file in files if file.exists())
-        return Stats(str(self._path), row[0], row[1], row[2], size, row[3])
+        return Stats(
+            str(self._path), row["subjects"], row["templates"], row["dimensions"], size,
+            row["contract"],
+        )  # fmt: skip
 
     def close(self) -> None:
         with self._database.lock:
@@ -346,13 +343,10 @@ class SqliteStore:
     def _insert(self, db: sqlite3.Connection, entries: Sequence[Entry], now: str) -> list[Template]:
         contract = entries[0].embedding.contract
         dimensions = len(entries[0].embedding.vector)
-        if any(abs(float(e.embedding.vector @ e.embedding.vector) - 1) > 1e-3 for e in entries):
-            raise InputError("vectors in a gallery have the length 1; see mien.embedding.normalize")
         if any(entry.crop for entry in entries) and not self._cipher.sealed:
             raise InputError("pictures of faces are only kept in an encrypted gallery")
-        known, width = db.execute(
-            "SELECT contract, dimensions FROM collection WHERE id = ?", (self._rows.collection,)
-        ).fetchone()
+        collection = sound.collection(db, self._rows.collection)
+        known, width = collection["contract"], collection["dimensions"]
         if known is not None:
             require_contract(known, contract)
         lengths = {entry.embedding.vector.size for entry in entries} | {width or dimensions}
@@ -395,33 +389,23 @@ class SqliteStore:
         )
         return line
 
-    def _readable(self, found: list[str]) -> Iterator[tuple[int, Entry]]:
-        """`entries`, one at a time, past those that cannot be opened; they are named in `found`."""
-        after = 0
-        while True:
-            try:
-                for id_, entry in self.entries(after):
-                    after = id_
-                    yield id_, entry
-                return
-            except (GalleryUnavailable, InputError, ValueError) as error:
-                with self._database.reading() as db:
-                    row = db.execute(
-                        "SELECT min(id) FROM template WHERE collection = ? AND id > ?",
-                        (self._rows.collection, after),
-                    ).fetchone()
-                if row[0] is None:
-                    return
-                after = row[0]
-                found.append(f"template {after} cannot be read: {error}")
-
     # -- index
 
     def _new_index(self, collection: int) -> Index:
         path = None
         if not self._cipher.sealed:  # codes are as telling as vectors: those of a sealed gallery
             path = self._beside("-index") / str(collection)  # stay in memory
-        return Index(collection, path, self._cipher, self._kernel)
+        return Index(Rows(collection, self._cipher), path, self._kernel)
+
+    def _tell_missing(self, missing: int) -> None:
+        try:
+            with self._database.writing() as db:  # while nobody erases
+                self._index.refresh(db)
+                missing = self._index.missing(db)
+        except GalleryUnavailable:  # it may only be read
+            pass
+        if missing > 0:
+            sound.warn(f"{missing:,} of its templates take no part in searches")
 
     def _write_index(self) -> None:
         try:

@@ -37,7 +37,7 @@ from mien.server.routes import ROUTES
 from mien.server.service import Service, note
 from mien.server.settings import Settings
 
-_SAVE_SECONDS = 60.0  # how often it is written down when keys were last used
+_SAVE_SECONDS = 5.0  # how often it is written down when keys were last used
 
 _OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -234,6 +234,7 @@ class _Frame:
             note(
                 "request", method=scope["method"], route=route, status=status,
                 ms=round(1000 * seconds, 1), key=scope.get("state", {}).get("key"),
+                client=(scope.get("client") or (None,))[0],
             )  # fmt: skip
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:

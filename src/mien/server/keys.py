@@ -99,7 +99,7 @@ class KeyFile:
             return key
 
     def last_used(self) -> dict[str, str]:
-        """When each key was last used, to the minute or so: by id, ISO 8601 in UTC."""
+        """When each key was last used, to some seconds: by id, ISO 8601 in UTC."""
         with self._lock:
             used: dict[str, str] = _read(self._used_path, {})
             return used | self._used
@@ -107,9 +107,11 @@ class KeyFile:
     def save_last_used(self) -> None:
         """Write what `find` noted. For the server alone."""
         with self._lock:
+            if not self._used:
+                return
             used = _read(self._used_path, {}) | self._used
-            if self._used:
-                _write(self._used_path, {name: used[name] for name in used if name in self._keys})
+            _write(self._used_path, {name: used[name] for name in used if name in self._keys})
+            self._used = {}
 
     @property
     def _used_path(self) -> Path:

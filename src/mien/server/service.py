@@ -159,5 +159,5 @@ async def _all(jobs: Sequence[Future[R]]) -> list[R]:
 
 
 def note(event: str, **facts: object) -> None:
-    """One structured line in the log. Facts never include addresses, names, faces or keys."""
+    """One structured line in the log. Facts never include URLs, names, faces or keys."""
     log.info(json.dumps({"event": event, **facts}))

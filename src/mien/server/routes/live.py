@@ -275,7 +275,11 @@ class _Session:
         """Note what there was."""
         self._service.audit("watch", self._key, gallery, count=self._people)
         seconds = round(time.monotonic() - self._began, 1)
-        note("live", key=self._key.id, frames=self._frames, tracks=self._people, seconds=seconds)
+        client = self._socket.client.host if self._socket.client else None
+        note(
+            "live", key=self._key.id, frames=self._frames, tracks=self._people, seconds=seconds,
+            client=client,
+        )  # fmt: skip
 
 
 class _Liveness:
