@@ -194,7 +194,7 @@ class Rows:
 
         By the index, which is small; along the table where that does not add up.
         """
-        stated = self.field(db, "templates")
+        stated = sound.collection(db, self.collection)
         for way in (
             "subject JOIN template INDEXED BY template_subject ON template.subject = subject.id "
             "WHERE subject.collection = ? GROUP BY subject.id",
@@ -208,9 +208,12 @@ class Rows:
             except sqlite3.DatabaseError as error:
                 if not sound.of_damage(error):
                     raise
-            if sum(found.values()) == stated:
+            if (len(found), sum(found.values())) == (stated["subjects"], stated["templates"]):
                 return found
-        sound.warn(f"{stated:,} templates are counted and {sum(found.values()):,} can be read")
+        sound.warn(
+            f"{stated['subjects']:,} subjects and {stated['templates']:,} templates are counted, "
+            f"{len(found):,} and {sum(found.values()):,} can be read"
+        )
         return found
 
     def since(self, db: sqlite3.Connection, name: str, created: str) -> None:

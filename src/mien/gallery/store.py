@@ -64,7 +64,7 @@ def taken(subject: str, new: str) -> str:
     """Why a subject cannot get the name of another without being merged."""
     return (
         f"somebody is enrolled as {new!r} already; to make them and {subject!r} one person, "
-        f"ask for it: merge"
+        f"merge them (--merge, merge=True)"
     )
 
 
