@@ -115,8 +115,8 @@ _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "Could not decode": "a text in it is damaged; 'mien gallery verify' names what is",
     "duplicate column": "its header says that it is older than it is: the file is damaged",
     "no such": "its tables are not those that mien made: the file is damaged",
-    "unable to open": "it cannot be opened: its folder has to exist and to be writable, for reading "
-    "too; if it may not be, copy the gallery to one that is",
+    "unable to open": "it cannot be opened: its folder has to exist and to be writable, for "
+    "reading too; if it may not be, copy the gallery to one that is",
     "readonly": "it may not be written; check the permissions of the file and its folder",
     "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",
     "full": "the disk is full; nothing was changed",
