@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="networks need mien[train]")
 
 from torch import Tensor, nn  # noqa: E402
 
-from mien.networks.layers import Depthwise, PReLU  # noqa: E402
+from mien.networks.layers import Depthwise, PReLU, attention  # noqa: E402
 
 CHANNELS = 8
 
@@ -52,3 +52,17 @@ def test_the_gradient_at_nothing_is_finite() -> None:
     layer = PReLU(CHANNELS)
     for value in gradients(layer, torch.zeros(2, CHANNELS, 3, 3), bfloat16=True):
         assert value.isfinite().all()
+
+
+def test_attention_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, 5, 8).bfloat16().float().requires_grad_() for _ in range(3)]
+    weights = torch.linspace(-1, 1, 240).view(2, 3, 5, 8)
+    found = []
+    for bfloat16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            given = [part.bfloat16() if bfloat16 else part for part in parts]
+            mixed = attention(*given)
+        found.append([mixed.float(), *torch.autograd.grad((mixed.float() * weights).sum(), parts)])
+    for right, mine in zip(*found, strict=True):
+        assert (mine - right).abs().max() < 0.02 * right.abs().max()

@@ -85,10 +85,15 @@ def command(
     else:
         if parsed.validation.patience and learner.history[best(learner.history)]["epoch"] == 0:
             click.echo("no epoch was better than the start: its weights are kept")
+        few = (
+            "too few people in the validation pairs"
+            if material.validation
+            else "no validation pairs"
+        )
         thresholds = (
-            "no thresholds, for which the people of the validation pairs are too few"
-            if lowest is None
-            else f"thresholds for false match rates down to {lowest:g}"
+            f"thresholds for false match rates down to {lowest:g}"
+            if lowest
+            else f"no thresholds ({few})"
         )
         click.echo(f"{card}: a draft with {thresholds}")
         click.echo(f"take the model in: mien models import {card}")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mien.networks import require_size
 from mien.networks.head import Head
+from mien.networks.layers import attention
 
 
 def vit_tiny(
@@ -90,7 +91,7 @@ class _Attention(nn.Module):
         n, tokens, width = x.shape
         shape = (n, tokens, 3, self._heads, width // self._heads)
         query, key, value = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).reshape(n, tokens, width))
 
 

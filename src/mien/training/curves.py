@@ -27,13 +27,18 @@ def table(history: History) -> str:
 
 
 def picture(history: History) -> bytes:
-    """Loss and validation accuracy by epoch, as PNG. Raises `MissingExtra` without matplotlib."""
+    """Loss and, where it was measured, validation accuracy by epoch, as PNG.
+
+    Raises `MissingExtra` without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("drawing the curves", "train") from error
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, accuracy = figure.subplots(1, 2)
+    measured = [row for row in history if "accuracy" in row]
+    panels = 2 if measured else 1
+    figure = Figure(figsize=(4.5 * panels, 3.6), layout="constrained")
+    losses, *others = figure.subplots(1, panels, squeeze=False)[0]
     trained = [row for row in history if "loss" in row]
     epochs = [row["epoch"] for row in trained]
     known = {"epoch", "step", "rate", "cpu_seconds", "idle_seconds"}
@@ -43,8 +48,7 @@ def picture(history: History) -> bytes:
         losses.plot(epochs, [row[name] for row in trained], color=colour, label=name)
     losses.set(xlabel="epoch", ylabel="loss", title="Training")
     losses.legend(frameon=False)
-    measured = [row for row in history if "accuracy" in row]
-    if measured:
+    for accuracy in others:
         at = [row["epoch"] for row in measured]
         accuracy.errorbar(
             at, [row["accuracy"] for row in measured],
@@ -53,8 +57,8 @@ def picture(history: History) -> bytes:
         )  # fmt: skip
         accuracy.plot(at, [row["auc"] for row in measured], color=ORANGE, marker=".", label="AUC")
         accuracy.legend(frameon=False, loc="lower right")
-    accuracy.set(xlabel="epoch", title="Validation pairs, people not trained on")
-    for axes in (losses, accuracy):
+        accuracy.set(xlabel="epoch", title="Validation pairs, people not trained on")
+    for axes in (losses, *others):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#dddddd", linewidth=0.6)
     return png(figure)

@@ -160,7 +160,7 @@ def split_(
 @people
 @to_file
 @click.option("--count", default=3000, show_default=True, type=click.IntRange(min=1),
-              help="Genuine pairs, and as many impostor pairs.")  # fmt: skip
+              help="Of either kind; fewer where there are no more.")  # fmt: skip
 @click.option("--folds", default=0, metavar="K",
               help="Draw from K groups of people with nobody in two, and number them.")  # fmt: skip
 @only
