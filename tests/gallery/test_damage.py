@@ -265,3 +265,28 @@ def test_compact_makes_a_damaged_index_again(tmp_path: Path) -> None:
         assert store.check()
         store.compact()
         assert store.check() == []
+
+
+def test_a_damaged_log_costs_the_newest_writes_and_tears_none(tmp_path: Path) -> None:
+    """What a killed process leaves: SQLite takes the log up to where its checksums agree."""
+    path, dice = tmp_path / "people.mien", random.Random(3)
+    rows = [Entry(str(n), Embedding(v, CONTRACT), "x.jpg", 0.5) for n, v in enumerate(vectors())]
+    copy = tmp_path / "killed" / "people.mien"
+    copy.parent.mkdir()
+    with closing(SqliteStore(path)) as store:
+        for first in range(0, 40, 4):
+            store.add(rows[first : first + 4])
+        whole, log = path.read_bytes(), path.with_name("people.mien-wal").read_bytes()
+    found = set()
+    for _ in range(30):
+        for file in copy.parent.iterdir():
+            file.unlink()
+        copy.write_bytes(whole)
+        copy.with_name("people.mien-wal").write_bytes(damaged(log, dice))
+        with closing(SqliteStore(copy)) as store:
+            names = {subject.name for subject in store.subjects()}
+            assert store.check() == []
+        assert len(names) % 4 == 0
+        assert names == {str(n) for n in range(len(names))}
+        found.add(len(names))
+    assert len(found) > 3
