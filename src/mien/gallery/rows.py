@@ -15,7 +15,7 @@ from mien.errors import GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery import sound
 from mien.gallery.cipher import Cipher, to_bytes, to_text
 from mien.gallery.sound import SUBJECT, TEMPLATE, Read, Row
-from mien.gallery.store import Entry
+from mien.gallery.store import Entry, arrivals
 from mien.types import Embedding, Template
 
 _quoted = json.JSONEncoder().encode  # of one text: of an object it takes ten times as long
@@ -54,10 +54,12 @@ class Rows:
         next_ = db.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0] + 1
         fresh = [(lookup, name) for lookup, name in lookups.items() if name not in rows]
         rows |= {name: id_ for id_, (_, name) in enumerate(fresh, next_)}
+        since = arrivals(entries, now)
         made = [
-            (id_, self.collection, lookup, self.cipher.seal(to_bytes(name), "name", id_), now)
+            (id_, self.collection, lookup, self.cipher.seal(to_bytes(name), "name", id_),
+             since[name])
             for id_, (lookup, name) in enumerate(fresh, next_)
-        ]
+        ]  # fmt: skip
         db.executemany(
             f"INSERT INTO subject ({SUBJECT.columns}, updated, sum) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(*row, now, SUBJECT.sum_of(row)) for row in made],
