@@ -44,8 +44,7 @@ def _template_sum(row: Row) -> int:
         :10
     ]
     numbers = _numbers(id_, collection, subject, negative, quality)
-    rest = b"".join((numbers, created.encode(), source, sha256, metadata))
-    return zlib.crc32(vector, zlib.crc32(rest))
+    return zlib.crc32(vector, zlib.crc32(numbers + created.encode() + source + sha256 + metadata))
 
 
 def _subject_sum(row: Row) -> int:
