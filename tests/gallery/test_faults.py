@@ -158,9 +158,11 @@ class Worker:
         return self._lines[heard:-1]
 
     def hear(self, line: str) -> None:
-        """Wait until it says this."""
+        """Wait until it says this, for two minutes at most."""
+        end = time.monotonic() + 120
         while line not in self._listen():
             assert self._process.poll() is None, self._failed.read_text()
+            assert time.monotonic() < end, f"it never said {line!r}"
             time.sleep(0.0005)
 
     def kill(self) -> list[str]:
