@@ -332,17 +332,20 @@ class Rows:
         self, db: sqlite3.Connection, condition: str, value: object, limit: int = -1
     ) -> list[int]:
         """Of templates, ascending: by an index, or along the table where that is damaged."""
-        for way in ("", "NOT INDEXED"):
-            try:
-                rows = db.execute(
-                    f"SELECT id FROM template {way} WHERE {condition} ORDER BY id LIMIT {limit}",
-                    (value,),
-                )
-                return [id_ for (id_,) in rows]
-            except sqlite3.DatabaseError as error:
-                if way or not sound.of_damage(error):
-                    raise
-        raise AssertionError
+
+        def along(way: str) -> list[int]:
+            rows = db.execute(
+                f"SELECT id FROM template {way} WHERE {condition} ORDER BY id LIMIT {limit}",
+                (value,),
+            )
+            return [id_ for (id_,) in rows]
+
+        try:
+            return along("")
+        except sqlite3.DatabaseError as error:
+            if not sound.of_damage(error):
+                raise
+            return along("NOT INDEXED")
 
     def metadata(self, row: Row) -> dict[str, str]:
         """The metadata in a row of templates."""

@@ -242,6 +242,7 @@ class SqliteStore:
         if days is not None and not days > 0:
             raise InputError(f"a retention period is a positive number of days, got {days:g}")
         with self._database.writing() as db:
+            sound.collection(db, self._rows.collection)
             db.execute(
                 "UPDATE collection SET retention_days = ? WHERE id = ?",
                 (days, self._rows.collection),
@@ -283,6 +284,7 @@ class SqliteStore:
             if row is None:
                 raise GalleryUnavailable(str(self._path), f"it has no collection {other!r}")
             mine, days = self._rows.field(db, "name"), self._rows.field(db, "retention_days")
+            sound.collection(db, row[0])
             rename = "UPDATE collection SET name = ?, retention_days = ? WHERE id = ?"
             db.execute(rename, (secrets.token_hex(16), days, row[0]))
             db.execute(rename, (other, days, self._rows.collection))
