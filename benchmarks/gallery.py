@@ -211,10 +211,12 @@ def measure(templates: Vectors, probes: Vectors, folder: Path, rounds: int, alon
     rows: dict[str, list[NDArray[np.int64]]] = {name: [] for name in contenders}
     asked: dict[str, int] = {}
     for name, search in contenders.items():
-        for _ in range(8 if "mien" in name else 2):  # then mien has a copy of the index in memory
+        warming = []
+        for _ in range(9 if "mien" in name else 2):  # then mien has a copy of the index in memory
             start = time.perf_counter()
             search(probes[:1])
-        asked[name] = min(rounds, max(8, int(_SECONDS / (time.perf_counter() - start))))
+            warming.append(time.perf_counter() - start)
+        asked[name] = min(rounds, max(8, int(_SECONDS / min(warming))))
     for number in range(rounds):
         probe = probes[number % len(probes)][None]
         for name, search in contenders.items():

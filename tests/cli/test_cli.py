@@ -814,3 +814,34 @@ def test_rename_and_merge(cli: Cli, enrolled: Path) -> None:
     rows = cli("gallery", "list", "--json", *where).rows
     assert [(row["subject"], row["templates"]) for row in rows] == [("E. Collins", 2)]
     assert cli("gallery", "rename", "Grace", "x", *where).status == 4
+
+
+def test_what_the_gallery_verbs_refuse(cli: Cli, enrolled: Path, tmp_path: Path) -> None:
+    """In words, with the exit status of the contract, and without leaving files behind."""
+    where = ["--gallery", str(enrolled)]
+    before = sorted(file.name for file in enrolled.parent.iterdir())
+    for status, words, said in (
+        (2, ["export", "no/such/folder/all.npz"], "cannot write no/such/folder/all.npz"),
+        (2, ["import", "missing.npz", "--gallery", "new.mien"], "missing.npz does not exist"),
+        (2, ["import", str(enrolled), "--gallery", "new.mien"], "not an exported gallery"),
+        (2, ["migrate", "--to", str(enrolled)], "itself"),
+        (4, ["migrate", "--switch"], "nothing to switch to"),
+        (3, ["migrate", "--to-model", "nonesuch"], "nonesuch"),
+        (4, ["migrate", "--switch"], "nothing to switch to"),
+        (2, ["expire", "--days", "3", "--for-ever"], "not both"),
+        (130, ["remove", "Grace"], "--yes"),  # nobody answers the question
+    ):
+        run = cli("gallery", *words, *([] if "--gallery" in words else where))
+        assert (run.status, run.out) == (status, ""), words
+        assert said in run.err
+    assert sorted(file.name for file in enrolled.parent.iterdir()) == before
+    assert not (tmp_path / "new.mien").exists()
+
+
+def test_expire_tells_the_period(cli: Cli, enrolled: Path) -> None:
+    where = ["--gallery", str(enrolled)]
+    assert "for ever" in cli("gallery", "expire", *where).err
+    for words in (["--days", "30"], []):
+        said = cli("gallery", "expire", *words, *where).err
+        assert said == "0 templates expired; the period is 30 days\n"
+    assert "for ever" in cli("gallery", "expire", "--for-ever", *where).err

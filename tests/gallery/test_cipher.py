@@ -114,6 +114,14 @@ def test_keys_come_from_the_environment(tmp_path: Path) -> None:
         cipher.read_key(tmp_path / "missing")
 
 
+def test_a_keyring_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    fail = pytest.importorskip("keyring.backends.fail")
+    monkeypatch.setattr(keyring, "get_password", fail.Keyring().get_password)
+    with pytest.raises(InputError, match="keyring cannot be asked"):
+        cipher.key_from_environment({"MIEN_GALLERY_KEY_FILE": "keyring:me"})
+
+
 def test_open_gallery_takes_it_from_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_GALLERY_KEY", KEY.hex())
     with open_gallery(path) as gallery:

@@ -37,9 +37,9 @@ def test_npz_brings_everything_back_once(full: SqliteStore, tmp_path: Path) -> N
     file = tmp_path / "out.npz"
     assert transfer.export_entries(full, file) == 43
     other = SqliteStore(tmp_path / "other.mien")
-    assert transfer.import_entries(other, file) == 43
+    assert transfer.import_entries(other, transfer.exported(file)) == 43
     assert listing(other) == listing(full)
-    assert transfer.import_entries(other, file) == 0
+    assert transfer.import_entries(other, transfer.exported(file)) == 0
     assert file.stat().st_size < 60_000  # one long name does not widen all
     full.close()
     other.close()
@@ -53,7 +53,7 @@ def test_parquet_brings_everything_back(tmp_path: Path) -> None:
     file = tmp_path / "out.parquet"
     transfer.export_entries(full, file)
     other = SqliteStore(tmp_path / "other.mien")
-    assert transfer.import_entries(other, file) == 41
+    assert transfer.import_entries(other, transfer.exported(file)) == 41
     assert listing(other) == listing(full)
     full.close()
     other.close()
@@ -67,9 +67,9 @@ def test_what_is_no_export_is_refused(full: SqliteStore, tmp_path: Path, name: s
     for content in (b"", b"PK\x03\x04rubbish", b"x" * 1000):
         file.write_bytes(content)
         with pytest.raises(InputError, match="not an exported gallery"):
-            transfer.import_entries(full, file)
-    with pytest.raises(InputError, match="not an exported gallery"):
-        transfer.import_entries(full, tmp_path / f"missing{file.suffix}")
+            transfer.import_entries(full, transfer.exported(file))
+    with pytest.raises(InputError, match="does not exist"):
+        transfer.exported(tmp_path / f"missing{file.suffix}")
     full.close()
 
 

@@ -369,6 +369,7 @@ def every_error() -> list[mien.MienError]:
         errors.UnknownSubject("ada"),
         errors.ContractMismatch("a", "b"),
         errors.GalleryUnavailable("/srv/g.mien", "the disk is full"),
+        errors.GalleryDamaged("template 3 is damaged"),
         errors.InputError("too small"),
         errors.ModelError("broken"),
         errors.GalleryError("no"),

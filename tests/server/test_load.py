@@ -80,6 +80,30 @@ def test_overload_is_refused_and_what_was_let_in_is_answered(
     assert client.post("/v1/embed", files=form).status_code == 200
 
 
+def test_searches_that_arrive_together_are_answered_as_alone(
+    client: TestClient, grace_jpg: bytes, eileen_jpg: bytes, both_jpg: bytes
+) -> None:
+    picture = {"grace": grace_jpg, "eileen": eileen_jpg, "both": both_jpg}
+    for gallery, people in {"team": ("grace", "eileen"), "guests": ("eileen",)}.items():
+        client.put(f"/v1/galleries/{gallery}")
+        for name in people:
+            path = f"/v1/galleries/{gallery}/subjects/{name}?choose=largest"
+            assert client.put(path, files=[("image", picture[name])]).status_code == 201
+
+    def ask(case: tuple[str, str, int]) -> tuple[int, Any]:
+        gallery, name, limit = case
+        path = f"/v1/galleries/{gallery}/identify?limit={limit}"
+        reply = client.post(path, files=[("image", ("a.jpg", picture[name]))])
+        return reply.status_code, reply.json()
+
+    cases = [(gallery, name, limit) for gallery in ("team", "guests", "nobody")
+             for name in picture for limit in (1, 2)]  # fmt: skip
+    alone = [ask(case) for case in cases]
+    assert {status for status, _ in alone} == {200, 404}
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(ask, 3 * cases)) == 3 * alone
+
+
 def test_two_writers_on_one_person(client: TestClient, grace_jpg: bytes, eileen_jpg: bytes) -> None:
     def form(picture: bytes) -> list[tuple[str, tuple[str, bytes]]]:
         return [("image", ("g.jpg", picture))]

@@ -25,6 +25,7 @@ CONTRACT = {  # the design page, section 3
     errors.UnknownSubject: 404,
     errors.ContractMismatch: 409,
     errors.GalleryUnavailable: 503,
+    errors.GalleryDamaged: 409,
 }
 
 

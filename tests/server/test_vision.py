@@ -1,4 +1,4 @@
-"""Faces of pictures that arrive together are embedded together, and nobody waits for company."""
+"""What pictures that arrive together need is done in one call, and nobody waits for company."""
 
 import subprocess
 import sys
@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 
 import mien
-from mien.server.vision import BATCH, Found, Looking, Vision
-from mien.types import Box, Face, Image, Landmarks, RecognizedFace
-
-PICTURE = Image(np.zeros((4, 4, 3), np.uint8))
-FACE = Face(Box(0, 0, 1, 1), Landmarks(np.zeros((5, 2), np.float32)), 0.9)
+from mien.server.vision import BATCH, Looking, Together, Vision
 
 
 @dataclass
 class Recorder:
-    """Stands for a recogniser: says which pictures were embedded together, and can be held up."""
+    """Adds to numbers: says how many were in one call, and can be held up."""
 
     batches: list[int] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
 
-    def describe_batch(self, found: Sequence[Found]) -> list[list[RecognizedFace]]:
+    def add(self, numbers: Sequence[int], more: int = 0) -> list[int]:
         self.go.wait(30)
-        if any(image.width == 13 for image, _ in found):
+        if 13 in numbers:
             raise mien.ModelError("thirteen")
-        return [[RecognizedFace] * len(faces) for _, faces in found]
+        self.batches.append(len(numbers))
+        return [number + more for number in numbers]
+
+    def look(self, number: int) -> Looking[int]:
+        result: int = yield Together(self.add, number, (100,))
+        return result
 
 
 @pytest.fixture
@@ -40,15 +41,16 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def vision(recorder: Recorder) -> Iterator[Vision]:
-    vision = Vision(recorder.describe_batch, 1, recorder.batches.append)
+    vision = Vision(1)
     yield vision
     recorder.go.set()
     vision.close()
 
 
-def look(number: int) -> Looking[int]:
-    faces = yield PICTURE, [FACE] * number
-    return len(faces)
+@pytest.fixture
+def held(vision: Vision, recorder: Recorder) -> "Future[bool]":
+    """The only thread waits until the recorder goes, so that all who come meanwhile are there."""
+    return vision.run(recorder.go.wait, 30)
 
 
 def results(futures: list[Future[int]]) -> list[int]:
@@ -57,39 +59,60 @@ def results(futures: list[Future[int]]) -> list[int]:
 
 def test_one_picture_waits_for_nobody(vision: Vision, recorder: Recorder) -> None:
     recorder.go.set()
-    for _ in range(3):
-        assert vision.look(look, 1).result(30) == 1
+    for number in range(3):
+        assert vision.look(recorder.look, number).result(30) == 100 + number
     assert recorder.batches == [1, 1, 1]
 
 
-def test_those_that_wait_are_embedded_together(vision: Vision, recorder: Recorder) -> None:
-    first = vision.look(look, 1)  # its thread is held up while the others come
-    others = [vision.look(look, 1) for _ in range(2 * BATCH + 1)]
-    recorder.go.set()
-    assert results([first, *others]) == [1] * (2 * BATCH + 2)
-    assert max(recorder.batches) == BATCH
-    assert sum(recorder.batches) == 2 * BATCH + 2
-    assert len(recorder.batches) <= 5
-
-
-def test_pictures_without_faces_and_with_many_hold_nobody_up(
-    vision: Vision, recorder: Recorder
+def test_those_that_wait_are_done_together(
+    vision: Vision, recorder: Recorder, held: "Future[bool]"
 ) -> None:
-    futures = [vision.look(look, number) for number in (1, 0, 0, 0, 0, 0, 9, 1)]
+    futures = [vision.look(recorder.look, number) for number in range(2 * BATCH + 1)]
     recorder.go.set()
-    assert results(futures) == [1, 0, 0, 0, 0, 0, 9, 1]
-    assert sum(recorder.batches) == 11
+    assert results(futures) == [100 + number for number in range(2 * BATCH + 1)]
+    assert recorder.batches == [BATCH, BATCH, 1]
 
 
-def test_who_fails_alone_fails_nobody_else(vision: Vision, recorder: Recorder) -> None:
+def test_only_what_is_alike_is_done_together(
+    vision: Vision, recorder: Recorder, held: "Future[bool]"
+) -> None:
+    def look(number: int) -> Looking[int]:
+        result: int = yield Together(recorder.add, number, (1000 * (number % 2),))
+        return result
+
+    futures = [vision.look(look, number) for number in range(BATCH)]
+    recorder.go.set()
+    assert results(futures) == [number + 1000 * (number % 2) for number in range(BATCH)]
+    assert recorder.batches == [2, 2]
+
+
+def test_what_a_batch_needs_next_is_done_together_too(
+    vision: Vision, recorder: Recorder, held: "Future[bool]"
+) -> None:
+    def look(times: int) -> Looking[int]:
+        total = 0
+        for _ in range(times):
+            total = yield Together(recorder.add, total, (1,))
+        return total
+
+    futures = [vision.look(look, times) for times in (0, 1, 2, 2, 3)]
+    recorder.go.set()
+    assert results(futures) == [0, 1, 2, 2, 3]
+    assert recorder.batches == [4, 3, 1]
+
+
+def test_who_fails_alone_fails_nobody_else(
+    vision: Vision, recorder: Recorder, held: "Future[bool]"
+) -> None:
     def unreadable(_: int) -> Looking[int]:
         raise mien.UnreadableImage("a.jpg", "it is a poem")
-        yield PICTURE, []
+        yield Together(recorder.add, 1)
 
     def refused(_: int) -> Looking[int]:
-        yield PICTURE, [FACE]
+        yield Together(recorder.add, 1, (100,))
         raise mien.LowQuality("b.jpg", 0.0, ["blurred"])
 
+    look = recorder.look
     futures = [vision.look(f, 1) for f in (look, unreadable, look, refused, look)]
     recorder.go.set()
     kinds = [type(future.exception(30)) for future in futures]
@@ -97,23 +120,25 @@ def test_who_fails_alone_fails_nobody_else(vision: Vision, recorder: Recorder) -
     assert kinds == [nothing, mien.UnreadableImage, nothing, mien.LowQuality, nothing]
 
 
-def test_a_model_that_fails_is_told_to_all_in_the_batch(vision: Vision, recorder: Recorder) -> None:
-    def thirteen(_: int) -> Looking[int]:
-        yield Image(np.zeros((13, 13, 3), np.uint8)), [FACE]
-        return 0
+def test_a_call_that_fails_is_told_to_all_who_were_in_it(
+    vision: Vision, recorder: Recorder, held: "Future[bool]"
+) -> None:
+    def other(number: int) -> Looking[int]:
+        result: int = yield Together(recorder.add, number)
+        return result
 
-    held = vision.run(recorder.go.wait, 30)  # until all are there
-    futures = [vision.look(f, 1) for f in (look, thirteen)]
+    futures = [vision.look(recorder.look, 1), vision.look(recorder.look, 13)]
+    apart = vision.look(other, 7)
     recorder.go.set()
-    assert held.result(30)
     for future in futures:
         assert isinstance(future.exception(30), mien.ModelError)
-    assert vision.look(look, 1).result(30) == 1
+    assert apart.result(30) == 7
+    assert vision.look(recorder.look, 1).result(30) == 101
 
 
 def test_closing_finishes_what_was_asked_for(recorder: Recorder) -> None:
-    vision = Vision(recorder.describe_batch, 3, recorder.batches.append)
-    futures = [vision.look(look, 1) for _ in range(20)]
+    vision = Vision(3)
+    futures = [vision.look(recorder.look, 1) for _ in range(20)]
     plain = vision.run(lambda number: number + 1, 41)
     recorder.go.set()
     vision.close()

@@ -19,7 +19,7 @@ from mien.gallery.cipher import read_key
 from mien.gallery.rows import OTHER_MODEL
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.sqlite import SqliteStore
-from mien.recognition import load
+from mien.recognition import Recognizer, load
 
 _REMEDY = """
 What to do: restore the gallery from a backup. Without one:
@@ -32,7 +32,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Look at the gallery, check it, move it, and remove people from it."""
+    """Look at the gallery, check it, move it, and remove people from it.
+
+    An encrypted gallery is opened with the key in MIEN_GALLERY_KEY_FILE (a file, or keyring:NAME)
+    or MIEN_GALLERY_KEY (64 hex digits).
+    """
 
 
 @command.command("list")
@@ -71,7 +75,7 @@ def show(name: str, uri: str, as_json: bool) -> None:
                for t in templates])  # fmt: skip
 
 
-@command.command()
+@command.command(short_help="Forget people, with a receipt if you like.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--receipts", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -87,7 +91,12 @@ def remove(
         if not yes:
             templates = counted(sum(counts.values()), "template")
             question = f"Remove {', '.join(counts)} ({templates}) for good?"
-            if not click.confirm(question, err=True):
+            try:
+                sure = click.confirm(question, err=True)
+            except click.Abort:  # nobody is there to answer
+                click.echo("\nnothing removed; --yes removes without asking", err=True)
+                raise
+            if not sure:
                 click.echo("nothing removed", err=True)
                 return 1
         for name in counts:
@@ -104,7 +113,7 @@ def remove(
     return 0
 
 
-@command.command()
+@command.command(short_help="Give a person another name.")
 @click.argument("name")
 @click.argument("new_name")
 @click.option("--merge", is_flag=True, help="Join the templates of whoever has NEW_NAME already.")
@@ -117,7 +126,7 @@ def rename(name: str, new_name: str, merge: bool, uri: str) -> None:
     click.echo(f"renamed  {name}  to {new_name}, {templates}")
 
 
-@command.command()
+@command.command(short_help="Check a receipt of erasure.")
 @click.argument("file", type=_FILE)
 @click.option("--subject", metavar="NAME", help="Also check that it is about this person.")
 @options.gallery
@@ -136,7 +145,7 @@ def receipt(file: Path, subject: str | None, uri: str) -> None:
     click.get_current_context().exit(0 if genuine else 1)
 
 
-@command.command()
+@command.command(short_help="What was done to it, without names.")
 @options.gallery
 @options.as_json
 def log(uri: str, as_json: bool) -> None:
@@ -153,17 +162,21 @@ def log(uri: str, as_json: bool) -> None:
                 line.subject[:16]) for line in lines])  # fmt: skip
 
 
-@command.command()
+@command.command(short_help="Erase what is older than its retention period.")
 @click.option("--days", type=float, help="Let templates live so long from now on.")
 @click.option("--for-ever", is_flag=True, help="Let them live for ever.")
 @options.gallery
 def expire(days: float | None, for_ever: bool, uri: str) -> None:
     """Erase what is older than the retention period; --days and --for-ever set the period."""
+    if days is not None and for_ever:
+        raise click.UsageError("give --days or --for-ever, not both")
     with open_gallery(uri, create=False) as gallery:
         store = _embedded(gallery)
         if days is not None or for_ever:
             store.retain(None if for_ever else days)
-        click.echo(f"{store.expire():,} templates expired", err=True)
+        expired, period = counted(store.expire(), "template"), store.retention()
+    click.echo(f"{expired} expired; " + (f"the period is {period:g} days" if period else
+               "they live for ever, until --days sets a period"), err=True)  # fmt: skip
 
 
 @command.command()
@@ -183,7 +196,7 @@ def stats(uri: str, as_json: bool) -> None:
             click.echo(f"{key:<12}{value:,}" if isinstance(value, int) else f"{key:<12}{value}")
 
 
-@command.command()
+@command.command(short_help="Give back the room that removed people left.")
 @options.gallery
 def compact(uri: str) -> None:
     """Rewrite the files without the room that removed people left, and empty the log."""
@@ -193,7 +206,7 @@ def compact(uri: str) -> None:
         click.echo(f"{before:,} bytes before, {gallery.stats().bytes:,} after")
 
 
-@command.command()
+@command.command(short_help="Check everything; what is damaged is named.")
 @options.gallery
 @options.as_json
 def verify(uri: str, as_json: bool) -> None:
@@ -229,8 +242,9 @@ def export_(file: Path, accept_loss: bool, uri: str) -> None:
 @options.gallery
 def import_(file: Path, uri: str) -> None:
     """Enrol everything in FILE, which 'mien gallery export' wrote."""
+    exported = transfer.exported(file)  # before a gallery is made for it
     with open_gallery(uri) as gallery:
-        count = transfer.import_entries(gallery.store, file)
+        count = transfer.import_entries(gallery.store, exported)
     click.echo(f"{count:,} templates added to {uri}", err=True)
 
 
@@ -281,6 +295,8 @@ def migrate(
         raise click.UsageError("give one of --to, --to-model and --switch")
     with open_gallery(uri, create=False) as gallery:
         if target is not None:
+            if target == uri:
+                raise InputError(f"{uri} cannot be copied to itself; give --to another URI")
             key = read_key(to_key) if to_key else None
             with open_gallery(target, key=key) as other, _whole(uri, accept_loss):
                 count = transfer.copy_entries(gallery.store, other.store, crops=not without_crops)
@@ -288,20 +304,26 @@ def migrate(
             return
         base, _, collection = uri.partition("#")
         beside = (collection or DEFAULT_COLLECTION) + OTHER_MODEL
-        with open_gallery(f"{base}#{beside}", create=to_model is not None) as other:
-            if to_model is not None:
-                _reembed(gallery, other, to_model, choose, threads, dry_run, as_json)
-                return
+        if to_model is not None:
+            recognizer = load(to_model, threads=threads)
+            with open_gallery(f"{base}#{beside}") as other:
+                _reembed(gallery, other, recognizer, choose, dry_run, as_json)
+            return
+        if beside not in _embedded(gallery).collections():
+            raise GalleryUnavailable(
+                uri, "there is nothing to switch to; 'mien gallery migrate --to-model ID' makes it"
+            )
+        with open_gallery(f"{base}#{beside}", create=False) as other:
             lost = len(gallery) - len(other)
             if lost > 0 and not accept_loss:
                 raise GalleryUnavailable(
                     uri, f"{lost:,} of {len(gallery):,} templates have no counterpart of the "
                     f"other model; --accept-loss leaves them behind",
                 )  # fmt: skip
-            if len(other) == 0 or (found := transfer.self_search(other.store)) < 0.99:
-                share = found if len(other) else 0.0
+            found = transfer.self_search(other.store) if len(other) else 0.0
+            if found < 0.99:
                 raise GalleryUnavailable(
-                    uri, f"only {share:.1%} of the other templates find their own person; "
+                    uri, f"only {found:.1%} of the other templates find their own person; "
                     f"nothing was switched",
                 )  # fmt: skip
             _embedded(gallery).swap(beside)
@@ -309,7 +331,7 @@ def migrate(
                        f"{gallery.contract} are kept in {beside}", err=True)  # fmt: skip
 
 
-@command.command("new-key")
+@command.command("new-key", short_help="Make a key for encrypted galleries.")
 @click.argument("file", type=_FILE)
 def new_key(file: Path) -> None:
     """Make FILE with a new random key; MIEN_GALLERY_KEY_FILE=FILE encrypts new galleries with it.
@@ -322,9 +344,12 @@ def new_key(file: Path) -> None:
         raise InputError(f"cannot make {file}: {error.strerror}") from error
     with os.fdopen(handle, "w") as out:
         out.write(secrets.token_hex(32) + "\n")
+    click.echo(
+        f"{file} made; keep a copy elsewhere, and set MIEN_GALLERY_KEY_FILE={file}", err=True
+    )
 
 
-@command.command()
+@command.command(short_help="Let another key open an encrypted gallery.")
 @click.argument("file", type=_FILE)
 @options.gallery
 def rekey(file: Path, uri: str) -> None:
@@ -337,13 +362,11 @@ def rekey(file: Path, uri: str) -> None:
 def _reembed(
     gallery: Gallery,
     other: Gallery,
-    model: str,
+    recognizer: Recognizer,
     choose: str,
-    threads: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    recognizer = load(model, threads=threads)
     other.require(recognizer.contract)
     if gallery.contract == recognizer.contract:
         raise GalleryError(f"the gallery has vectors of {recognizer.contract!r} already")
@@ -360,8 +383,8 @@ def _reembed(
                   "reason": done.reason})  # fmt: skip
         elif done.reason:
             click.echo(f"refused  {done.entry.subject}  {done.reason}")
-    click.echo(f"threshold of {model} for {len(gallery):,} templates and 1 % of strangers "
-               f"named: {point.threshold:.3f}", err=True)  # fmt: skip
+    click.echo(f"threshold of {recognizer.bundle.id} for {len(gallery):,} templates and 1 % of "
+               f"strangers named: {point.threshold:.3f}", err=True)  # fmt: skip
     if dry_run:
         click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
     else:

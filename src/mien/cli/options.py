@@ -56,6 +56,6 @@ def default_gallery() -> str:
 
 gallery: Decorator = click.option(
     "--gallery", "uri", default=default_gallery, metavar="URI",
-    help="A path, sqlite:///PATH or postgresql://...; #NAME at its end is a collection.  "
-    "[default: MIEN_GALLERY, else people.mien in your data folder]",
+    help="A path, sqlite:///PATH, postgresql://... or milvus://...; #NAME at its end is a "
+    "collection.  [default: MIEN_GALLERY, else people.mien in your data folder]",
 )  # fmt: skip

@@ -148,9 +148,13 @@ def parse_key(text: str, origin: str) -> bytes:
 def _key_from_keyring(name: str) -> bytes:
     try:
         import keyring
+        from keyring.errors import KeyringError
     except ImportError as error:
         raise MissingExtra("a key in the keyring", "crypto") from error
-    text = keyring.get_password("mien", name)
+    try:
+        text = keyring.get_password("mien", name)
+    except KeyringError as error:  # locked, or there is none on this machine
+        raise InputError(f"the keyring cannot be asked for a key: {error}") from error
     if text is None:
         raise InputError(f"the keyring has no password of service 'mien' for user {name!r}")
     return parse_key(text, f"the keyring's password {name!r}")

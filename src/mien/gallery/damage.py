@@ -18,7 +18,7 @@ _ENOUGH = 100  # problems of a kind
 
 def problems(db: sqlite3.Connection, rows: Rows) -> list[str]:
     """Everything that is wrong with a collection and its file, in words. Reads every row."""
-    found = [*_structure(db), *_log(db)]
+    found = [*_structure(db), *_name(db), *_log(db)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GalleryDamaged)  # it is all said here
         try:
@@ -42,6 +42,8 @@ def _templates(db: sqlite3.Connection, rows: Rows) -> Iterator[str]:
             yield f"template {id_} is damaged{_whose(db, rows, id_)}"
         for id_, entry in entries.items():
             yield from _contradictions(db, rows, id_, entry)
+        if entries and sound.newest(db) < max(entries):
+            yield "the counter of templates is damaged"
         seen += sum(not entry.negative for entry in entries.values())
     if stated != seen:
         yield f"{stated} templates are counted and {seen} can be read"
@@ -64,11 +66,21 @@ def _structure(db: sqlite3.Connection) -> Iterator[str]:
         yield f"the file is damaged: {error}"
 
 
+def _name(db: sqlite3.Connection) -> Iterator[str]:
+    """Whether the gallery knows which it is, as receipts and the index file say."""
+    row = db.execute("SELECT CAST(value AS BLOB) FROM meta WHERE key = 'gallery'").fetchone()
+    if row is None or not re.fullmatch(rb"[0-9a-f]{32}", row[0]):
+        yield "the gallery's own identifier is damaged"
+
+
 def _log(db: sqlite3.Connection) -> Iterator[str]:
     try:
-        line = audit.broken(audit.written(db))
-        if line is not None:
+        lines = audit.written(db)
+        if (line := audit.broken(lines)) is not None:
             yield f"line {line + 1} of the audit log was changed"
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+        if (written := row[0] if row else 0) != len(lines):
+            yield f"{written} lines were written to the audit log and {len(lines)} are there"
     except sqlite3.DatabaseError as error:
         if not sound.of_damage(error):
             raise

@@ -112,13 +112,16 @@ _MEANING = {  # a part of SQLite's message: what it means here, and what to do
     "not a database": "the file is not a mien gallery, or it is damaged",
     "malformed": "the file is damaged; 'mien gallery verify' names what, if it still opens; "
     "if not, restore a backup",
+    "Could not decode": "a text in it is damaged; 'mien gallery verify' names what is",
     "duplicate column": "its header says that it is older than it is: the file is damaged",
     "no such": "its tables are not those that mien made: the file is damaged",
-    "unable to open": "it cannot be opened; check that the folder exists and may be written",
+    "unable to open": "it cannot be opened: its folder has to exist and to be writable, for "
+    "reading too; if it may not be, copy the gallery to one that is",
     "readonly": "it may not be written; check the permissions of the file and its folder",
     "locked": f"another process kept it locked for {_BUSY_SECONDS:.0f} seconds; try again",
     "full": "the disk is full; nothing was changed",
-    "disk I/O": "the disk failed or is full; nothing was changed",
+    "disk I/O": "the disk failed or is full (reading takes a little room beside the gallery too); "
+    "nothing was changed",
     "closed database": "it was closed already",
 }
 

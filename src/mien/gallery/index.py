@@ -50,6 +50,7 @@ class Index:
         self._version: int | None = None  # of the collection, when it was last looked at
         self._counted: int | None = None  # the version of which `missing` was asked
         self._erasures = ""
+        self._people = 0  # and how many there were then, also such as have only negatives
         self._write_from = _FILE_ROWS
         self._searches = 0
         self._unusable: set[int] = set()  # removed meanwhile, or damaged
@@ -70,8 +71,8 @@ class Index:
     def refresh(self, db: sqlite3.Connection) -> None:
         """Learn what any process changed since the last time."""
         stated = sound.collection(db, self._collection)
-        version, erasures, templates = (
-            stated[name] for name in ("version", "erasures", "templates")
+        version, erasures, templates, people = (
+            stated[name] for name in ("version", "erasures", "templates", "subjects")
         )
         if version == self._version:
             return
@@ -80,7 +81,7 @@ class Index:
         elif erasures != self._erasures:
             self._tail.forget(self._gone(db, self._tail.ids()))
         self._load(db, templates)
-        self._version, self._erasures = version, erasures
+        self._version, self._erasures, self._people = version, erasures, people
 
     @property
     def unchecked(self) -> bool:
@@ -148,7 +149,9 @@ class Index:
         answers: list[list[Match]] = [[] for _ in probes]
         wanted, unanswered = limit, list(range(len(probes)))
         while unanswered:
-            there = people_in(blocks, wanted, allowed)
+            there = min(wanted, self._people)
+            if allowed is not None:
+                there = people_in(blocks, wanted, allowed)
             if not there:
                 break
             found = candidates(blocks, quantizer, probes[unanswered], there, self._kernel, allowed)

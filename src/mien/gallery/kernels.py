@@ -83,22 +83,24 @@ def compiled_kernel(probes: Probes) -> Scan:
     weights = np.zeros((groups * together, 4), np.float32)
     weights[:count, :3], weights[count:, 3] = probes.weights, np.inf  # no template reaches that
     lanes, run = _compile(width, together)
-    finish = numpy_kernel(probes)
+    asked, weighing = codes.ctypes, weights.ctypes  # which keep the arrays
 
     def scan(terms: Terms, templates: Codes, marks: Marks) -> Hits:
         templates = np.ascontiguousarray(templates)
-        each = [np.ascontiguousarray(term) for term in terms]
+        if terms.strides[1] != terms.itemsize:
+            terms = np.ascontiguousarray(terms)
         whole = len(templates) // lanes * lanes
         weights[:count, 3] = marks
         found = np.empty((3, whole * count), np.int32)
+        term, out = ((array.ctypes.data, array.strides[0]) for array in (terms, found))
         size = run(
-            templates.ctypes.data, whole, *(term.ctypes.data for term in each),
-            codes.ctypes.data, weights.ctypes.data, groups, *(part.ctypes.data for part in found),
+            templates.ctypes.data, whole, *(term[0] + row * term[1] for row in range(3)),
+            asked.data, weighing.data, groups, *(out[0] + row * out[1] for row in range(3)),
         )  # fmt: skip
         rows, columns = found[:2, :size].astype(np.int64)
         bounds = found[2, :size].view(np.float32)
         if whole < len(templates):
-            rest = finish(terms[:, whole:], templates[whole:], marks)
+            rest = numpy_kernel(probes)(terms[:, whole:], templates[whole:], marks)
             rows = np.concatenate([rows, rest.rows + whole])
             columns = np.concatenate([columns, rest.columns])
             bounds = np.concatenate([bounds, rest.bounds])

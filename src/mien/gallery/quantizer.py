@@ -101,17 +101,19 @@ class Quantizer:
 
     def probes(self, vectors: NDArray[np.float32]) -> Probes:
         """Probes (p, dim) as the codes and weights of a scan."""
-        dimensions = vectors.shape[1]
+        count, dimensions = vectors.shape
         turned = (vectors - self.mean) @ _rotation(dimensions).T
-        lengths = np.linalg.norm(turned, axis=1)
-        steps = np.maximum(np.abs(turned).max(axis=1), 1e-9) / _LARGEST
-        codes = np.zeros((len(vectors), (dimensions + 1) // 2 * 2), np.int8)
+        lengths = np.sqrt(np.vecdot(turned, turned))
+        steps = np.maximum(np.abs(turned).max(axis=1), np.float32(1e-9)) / np.float32(_LARGEST)
+        codes = np.zeros((count, (dimensions + 1) // 2 * 2), np.int8)
         codes[:, :dimensions] = np.rint(turned / steps[:, None])
-        rounding = steps * np.sqrt(dimensions / 12) / _COARSE
-        margins = _CERTAIN * np.hypot(lengths, rounding) / steps
-        shift = -_MIDDLE * codes.sum(axis=1, dtype=np.int64)
-        weights = np.stack([shift, 1 / steps, margins], axis=1)
-        return Probes(codes, weights.astype(np.float32), (2 * margins).astype(np.float32))
+        rounding = steps * np.float32(np.sqrt(dimensions / 12) / _COARSE)
+        margins = np.float32(_CERTAIN) * np.hypot(lengths, rounding) / steps
+        weights = np.empty((count, 3), np.float32)
+        weights[:, 0] = -_MIDDLE * codes.sum(axis=1, dtype=np.int64)
+        weights[:, 1] = 1 / steps
+        weights[:, 2] = margins
+        return Probes(codes, weights, 2 * margins)
 
 
 @lru_cache(maxsize=4)

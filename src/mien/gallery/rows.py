@@ -15,7 +15,7 @@ from mien.errors import GalleryUnavailable, InputError, UnknownSubject
 from mien.gallery import sound
 from mien.gallery.cipher import Cipher, to_bytes, to_text
 from mien.gallery.sound import SUBJECT, TEMPLATE, Read, Row
-from mien.gallery.store import Entry
+from mien.gallery.store import Entry, arrivals
 from mien.types import Embedding, Template
 
 _quoted = json.JSONEncoder().encode  # of one text: of an object it takes ten times as long
@@ -54,10 +54,12 @@ class Rows:
         next_ = db.execute("SELECT coalesce(max(id), 0) FROM subject").fetchone()[0] + 1
         fresh = [(lookup, name) for lookup, name in lookups.items() if name not in rows]
         rows |= {name: id_ for id_, (_, name) in enumerate(fresh, next_)}
+        since = arrivals(entries, now)
         made = [
-            (id_, self.collection, lookup, self.cipher.seal(to_bytes(name), "name", id_), now)
+            (id_, self.collection, lookup, self.cipher.seal(to_bytes(name), "name", id_),
+             since[name])
             for id_, (lookup, name) in enumerate(fresh, next_)
-        ]
+        ]  # fmt: skip
         db.executemany(
             f"INSERT INTO subject ({SUBJECT.columns}, updated, sum) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(*row, now, SUBJECT.sum_of(row)) for row in made],
@@ -194,7 +196,7 @@ class Rows:
 
         By the index, which is small; along the table where that does not add up.
         """
-        stated = self.field(db, "templates")
+        stated = sound.collection(db, self.collection)
         for way in (
             "subject JOIN template INDEXED BY template_subject ON template.subject = subject.id "
             "WHERE subject.collection = ? GROUP BY subject.id",
@@ -208,9 +210,12 @@ class Rows:
             except sqlite3.DatabaseError as error:
                 if not sound.of_damage(error):
                     raise
-            if sum(found.values()) == stated:
+            if (len(found), sum(found.values())) == (stated["subjects"], stated["templates"]):
                 return found
-        sound.warn(f"{stated:,} templates are counted and {sum(found.values()):,} can be read")
+        sound.warn(
+            f"{stated['subjects']:,} subjects and {stated['templates']:,} templates are counted, "
+            f"{len(found):,} and {sum(found.values()):,} can be read"
+        )
         return found
 
     def since(self, db: sqlite3.Connection, name: str, created: str) -> None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from mien.gallery.kernels import Kernel
 from mien.gallery.quantizer import Codes, Quantizer, Terms
 
-_AT_ONCE = 1 << 18  # templates that are scanned before the marks are raised, at most
+_AT_ONCE = 1 << 19  # templates that are scanned before the marks are raised, at most
 _ROOM = 1 << 24  # hits for which there is always room
-_FIRST = 256
-_WAITING = 64  # templates that may wait until it is worth sorting them out
+_FIRST = 128
+_GROWTH = 16
+_WAITING = 64  # templates for each probe that may wait until it is worth sorting them out
 _GATHERED = 0.1  # share up to which the templates that a filter lets through are copied out
 
 
@@ -60,9 +61,10 @@ def people_in(
     blocks: Iterable[Block], enough: int, allowed: NDArray[np.bool_] | None = None
 ) -> int:
     """How many subjects there are, or `enough` as soon as there are that many."""
-    found = np.zeros(0, np.int64)
+    found: set[int] = set()
     for block in _growing(blocks, _AT_ONCE):
-        found = np.union1d(found, block.subjects[_alive(block.ids, block.subjects, allowed)])
+        alive = _alive(block.ids, block.subjects, allowed)
+        found.update(np.unique(block.subjects[alive]).tolist())
         if len(found) >= enough:
             return enough
     return len(found)
@@ -83,8 +85,9 @@ def candidates(
     """
     asked = quantizer.probes(probes)
     scan = kernel(asked)
-    best = [_Best(limit) for _ in probes]
     marks = np.full(len(probes), -np.inf, np.float32)
+    who, bounds = np.zeros((3, 0), np.int64), np.zeros((2, 0), np.float32)
+    waiting = 0
     for block in _growing(blocks, min(_AT_ONCE, _ROOM // len(probes))):
         at, column, upper = scan(block.terms, block.codes, marks)
         if not len(at):
@@ -92,12 +95,14 @@ def candidates(
         ids, subjects = block.ids[at], block.subjects[at]
         lower = upper - asked.margins[column] * block.terms[2, at]
         alive = _alive(ids, subjects, allowed)
-        who, bounds = np.stack([ids, subjects])[:, alive], np.stack([upper, lower])[:, alive]
-        column = column[alive]
-        for probe in np.unique(column):
-            mine = column == probe
-            marks[probe] = best[probe].add(who[:, mine], bounds[:, mine])
-    return [each.ids() for each in best]
+        who = np.concatenate([who, np.array([column, subjects, ids])[:, alive]], axis=1)
+        bounds = np.concatenate([bounds, np.array([upper, lower])[:, alive]], axis=1)
+        waiting += len(at)
+        if waiting >= _WAITING * len(probes) or marks.min() == -np.inf:
+            who, bounds = _sorted_out(who, bounds, limit, marks)
+            waiting = 0
+    who, _ = _sorted_out(who, bounds, limit, marks)
+    return np.split(who[2], np.searchsorted(who[0], np.arange(1, len(probes))))
 
 
 def _alive(
@@ -115,43 +120,25 @@ def _growing(blocks: Iterable[Block], most: int) -> Iterator[Block]:
         while start < len(block):
             stop = min(len(block), start + height)
             yield block.rows(slice(start, stop))
-            start, height = stop, min(4 * height, most)
+            start, height = stop, min(_GROWTH * height, most)
 
 
-class _Best:
-    """The templates seen so far that may decide who is among the best `limit` for one probe."""
+def _sorted_out(
+    who: NDArray[np.int64], bounds: NDArray[np.float32], limit: int, marks: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Those that may decide who is among the best `limit` for their probe, by probe.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._mark = -np.inf
-        self._waiting = 0
-        self._who = [np.zeros((2, 0), np.int64)]  # ids and subjects: what is kept, what waits
-        self._bounds = [np.zeros((2, 0), np.float32)]  # upper and lower
-
-    def add(self, who: NDArray[np.int64], bounds: NDArray[np.float32]) -> float:
-        """Add templates; the upper bound that later ones must have."""
-        self._who.append(who)
-        self._bounds.append(bounds)
-        self._waiting += who.shape[1]
-        if self._mark == -np.inf or self._waiting >= _WAITING:
-            self._sort_out()
-        return self._mark
-
-    def ids(self) -> NDArray[np.int64]:
-        """The templates that are left."""
-        self._sort_out()
-        ids: NDArray[np.int64] = self._who[0][0]
-        return ids
-
-    def _sort_out(self) -> None:
-        who, bounds = np.concatenate(self._who, axis=1), np.concatenate(self._bounds, axis=1)
-        if not who.shape[1]:
-            return
-        order = np.lexsort((-bounds[1], who[1]))  # the best template of each subject first
-        subjects, (upper, lower) = who[1, order], bounds[:, order]
-        first = np.concatenate([[True], subjects[1:] != subjects[:-1]])
-        best = lower[first]  # of each subject
-        if len(best) >= self._limit:
-            self._mark = float(np.partition(best, -self._limit)[-self._limit])
-        kept = order[upper >= np.maximum(self._mark, best[np.cumsum(first) - 1])]
-        self._who, self._bounds, self._waiting = [who[:, kept]], [bounds[:, kept]], 0
+    `who` (3, n) has the probe, subject and id of each, `bounds` (2, n) the upper and the lower
+    bound. Raises the marks, which are the upper bound that later ones must have.
+    """
+    order = np.lexsort((-bounds[1], who[1], who[0]))  # the best template of each subject first
+    who, bounds = who[:, order], bounds[:, order]
+    probe, subject, _ = who
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (subject[1:] != subject[:-1]) | (probe[1:] != probe[:-1])
+    best, of = bounds[1, first], probe[first]  # of each subject
+    ranked = np.lexsort((-best, of))  # `of` itself is in order
+    last = np.flatnonzero(np.arange(len(of)) - np.searchsorted(of, of) == limit - 1)
+    marks[of[last]] = best[ranked[last]]
+    kept = bounds[0] >= np.maximum(marks[probe], best[np.cumsum(first) - 1])
+    return who[:, kept], bounds[:, kept]

@@ -44,8 +44,7 @@ def _template_sum(row: Row) -> int:
         :10
     ]
     numbers = _numbers(id_, collection, subject, negative, quality)
-    rest = b"".join((numbers, created.encode(), source, sha256, metadata))
-    return zlib.crc32(vector, zlib.crc32(rest))
+    return zlib.crc32(vector, zlib.crc32(numbers + created.encode() + source + sha256 + metadata))
 
 
 def _subject_sum(row: Row) -> int:
@@ -125,26 +124,33 @@ def templates_after(
 ) -> tuple[Read, int] | None:
     """The next templates of a collection, by id, at most `limit`, and the last id looked at.
 
-    None when there are no more. They are read along the table: a damaged index hides none.
+    None when there are no more. They are read along the table and held against the index, which
+    has pages of its own: what either has lost is found by the other.
     """
+    listed = _listed(db, collection, after, limit)
+    read, last = Read([], []), None
     try:
         rows = db.execute(
             f"{TEMPLATE.select} NOT INDEXED WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
-        read = sorted_out(TEMPLATE, rows)
-        if not read.damaged:  # only now it is certain which collection a row is of
-            mine = [row for row in read.rows if row[1] == collection]
-            return (Read(mine, []), rows[-1][0]) if rows else None
+        read, last = sorted_out(TEMPLATE, rows), rows[-1][0] if len(rows) == limit else _MOST
     except sqlite3.DatabaseError as error:
         if not of_damage(error):
             raise
-    ids, certain = _ids_after(db, collection, after, limit)
-    if not ids:
+    mine = [row for row in read.rows if row[1] == collection]
+    ids = [row[0] for row in mine]
+    agreed = last is not None and (listed is None or ids == [id_ for id_ in listed if id_ <= last])
+    if agreed and not read.damaged:
+        return (Read(mine, []), rows[-1][0]) if rows else None
+    if listed is None:
+        wanted: Sequence[int] = range(after + 1, min(after + limit, newest(db)) + 1)
+    else:
+        wanted = sorted({*listed, *ids})[:limit]
+    if not wanted:
         return None
-    read = _one_by_one(db, TEMPLATE, ids)
-    found = [row for row in read.rows if row[1] == collection]
-    missing = set(ids).difference(row[0] for row in read.rows) if certain else set(read.damaged)
-    return Read(found, sorted(missing)), ids[-1]
+    read = _one_by_one(db, TEMPLATE, wanted)
+    lost = read.damaged if listed is None else {*wanted}.difference(row[0] for row in read.rows)
+    return Read([row for row in read.rows if row[1] == collection], sorted(lost)), wanted[-1]
 
 
 def newest(db: sqlite3.Connection) -> int:
@@ -210,18 +216,19 @@ def _one_by_one(db: sqlite3.Connection, table: Table, keys: Sequence[int]) -> Re
     return Read(read.rows, sorted(read.damaged + damaged))
 
 
-def _ids_after(
-    db: sqlite3.Connection, collection: int, after: int, limit: int
-) -> tuple[Sequence[int], bool]:
-    """The next ids by the index, which has pages of its own; else all that may exist, uncertain."""
+def _listed(db: sqlite3.Connection, collection: int, after: int, limit: int) -> list[int] | None:
+    """The next ids, at most `limit`, as the index has them; None where it is damaged."""
+    found: list[int] = []
     try:
-        rows = db.execute(
-            "SELECT id FROM template INDEXED BY template_collection "
-            "WHERE collection = ? AND id > ? ORDER BY id LIMIT ?",
-            (collection, after, limit),
-        ).fetchall()
+        for negative in (0, 1):
+            rows = db.execute(
+                "SELECT id FROM template INDEXED BY template_collection "
+                "WHERE collection = ? AND negative = ? AND id > ? ORDER BY id LIMIT ?",
+                (collection, negative, after, limit),
+            )
+            found += [id_ for (id_,) in rows]
     except sqlite3.DatabaseError as error:
         if not of_damage(error):
             raise
-        return range(after + 1, min(after + limit, newest(db)) + 1), False
-    return [id_ for (id_,) in rows], True
+        return None
+    return sorted(found)[:limit]

@@ -250,6 +250,12 @@ class SqliteStore:
             words = f"retain {days:g} days" if days else "retain for ever"
             self._log(db, words, None, 0, schema.now())
 
+    def retention(self) -> float | None:
+        """How many days templates live; None: for ever."""
+        with self._database.reading() as db:
+            days: float | None = self._rows.field(db, "retention_days")
+            return days
+
     def history(self) -> list[Line]:
         """The audit log of the whole file, oldest first."""
         with self._database.reading() as db:

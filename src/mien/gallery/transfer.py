@@ -36,29 +36,36 @@ def export_entries(store: Store, path: Path) -> int:
     """Write a collection to a file, whole or not at all: how many templates.
 
     The file's ending, `.npz` or `.parquet`, chooses the format. It holds names and vectors in the
-    clear, also those of an encrypted gallery, but no crops.
+    clear, also those of an encrypted gallery, but no crops. Raises `InputError` when it cannot be
+    written.
     """
     write = _writer(path)
     entries = [entry for _, entry in store.entries()]
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=path.suffix)
-    os.close(handle)
+    contract = store.contract() or ""
     try:
-        write(Path(name), entries, store.contract() or "")
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        _replace(path, lambda name: write(name, entries, contract))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return len(entries)
 
 
-def import_entries(store: Store, path: Path) -> int:
-    """Enrol everything in an exported file: how many templates.
+def exported(path: Path) -> Iterator[Entry]:
+    """What is in an exported file. Raises `InputError` at once when it is none."""
+    read = _read_parquet if path.suffix == ".parquet" else _read_npz
+    try:
+        return _entries(*read(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+
+
+def import_entries(store: Store, entries: Iterable[Entry]) -> int:
+    """Enrol everything that was `exported`: how many templates.
 
     In batches, each durable. Templates that the store has already, with the same subject, vector,
     source and kind, are passed over: an import that was interrupted can be run again. Raises
     `InputError` and `ContractMismatch`.
     """
-    return _copy(_read(path), store)
+    return _copy(entries, store)
 
 
 def copy_entries(source: Store, target: Store, *, crops: bool = True) -> int:
@@ -184,6 +191,18 @@ def _unusable(entry: Entry) -> str | None:
     return None
 
 
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Put what is written to another name in place of whatever is there, in one step."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 Writer = Callable[[Path, Sequence[Entry], str], None]
 
 
@@ -238,12 +257,9 @@ def _write_parquet(path: Path, entries: Sequence[Entry], contract: str) -> None:
     parquet.write_table(table.replace_schema_metadata({"contract": contract}), path)
 
 
-def _read(path: Path) -> Iterator[Entry]:
-    """Raises `InputError` when it is not an export."""
-    if path.suffix == ".parquet":
-        columns, vectors, contract = _read_parquet(path)
-    else:
-        columns, vectors, contract = _read_npz(path)
+def _entries(
+    columns: dict[str, list[Any]], vectors: NDArray[np.float32], contract: str
+) -> Iterator[Entry]:
     for row in range(len(vectors)):
         subject, source, sha256, quality, metadata, negative, created = (
             columns[name][row] for name in _COLUMNS
@@ -262,6 +278,8 @@ def _read_npz(path: Path) -> Read:
         with path.open("rb") as raw, zipfile.ZipFile(raw), np.load(raw) as file:
             columns = {name: _npz_column(file, name) for name in _COLUMNS}
             return columns, file["vector"].astype(np.float32, copy=False), str(file["contract"])
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path} is not an exported gallery: {error}") from error
 
@@ -283,6 +301,8 @@ def _read_parquet(path: Path) -> Read:
         lists = table.column("vector").combine_chunks()
         vectors = lists.values.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
         contract = (table.schema.metadata or {})[b"contract"].decode()
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
         raise InputError(f"{path} is not an exported gallery: {error}") from error
     return columns, vectors, contract

@@ -4,13 +4,16 @@ import asyncio
 import ipaddress
 import logging
 import sys
+import warnings
 from pathlib import Path
+from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mien.errors import InputError
+from mien.server.service import note
 
 HEAD_SECONDS = 10.0  # how long the head of a request may take to arrive
 
@@ -48,6 +51,7 @@ def run(
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    warnings.showwarning = _note_warning
     config = configured(app, host, port, certificate, private_key, proxies)
     sys.setswitchinterval(SWITCH_SECONDS)
     uvicorn.Server(config).run()
@@ -78,6 +82,18 @@ def configured(
         ws_max_size=app.state.service.settings.frame_bytes,
         limit_concurrency=1000,  # connections: beyond, a plain 503
     )
+
+
+def _note_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Such as a damaged gallery's: once for each text, not for each request."""
+    note("warning", kind=category.__name__, what=str(message))
 
 
 class Impatient(H11Protocol):

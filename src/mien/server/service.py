@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TypeVar
 
 from mien.attributes import Analyzer, load_analyzer
@@ -21,8 +22,8 @@ from mien.server.problems import NotAuthenticated
 from mien.server.review import Reviews
 from mien.server.settings import Settings
 from mien.server.uploads import Picture
-from mien.server.vision import Found, Looking, Vision
-from mien.types import Face, Image, RecognizedFace
+from mien.server.vision import Looking, Together, Vision
+from mien.types import Face, Identification, Image, RecognizedFace
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,12 +44,20 @@ class Seen:
     faces: list[RecognizedFace]
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who each face of a picture is, in the order of the faces, among so many templates."""
+
+    gallery_size: int
+    faces: list[Identification]
+
+
 class Service:
     """One server at work.
 
-    Pictures are decoded, detected, embedded and looked up in one thread for each processor, the
-    faces of pictures that arrive together in one batch (see `mien.server.vision`). Galleries are
-    changed in threads of their own, since that waits for the disk.
+    Pictures are decoded, detected, embedded and looked up in one thread for each processor; the
+    faces of pictures that arrive together are embedded together and looked up together (see
+    `mien.server.vision`). Galleries are changed in threads of their own: that waits for the disk.
     """
 
     def __init__(self, recognizer: Recognizer, galleries: Galleries, settings: Settings) -> None:
@@ -64,7 +73,7 @@ class Service:
         self.places = Places(settings.queue)
         self.cameras = Places(settings.cameras, "cameras")
         self.metrics = Metrics()
-        self._vision = Vision(self._describe, recognizer.threads, self.metrics.embedded)
+        self._vision = Vision(recognizer.threads)
         self._store = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="mien-store")
 
     def who(self, authorization: str | None) -> Key:
@@ -85,7 +94,7 @@ class Service:
             return await _all([self._vision.run(function, item) for item in items])
 
     async def look(self, function: Callable[[T], Looking[R]], items: Sequence[T]) -> list[R]:
-        """`each` for work that has the faces of a picture embedded on its way."""
+        """`each` for work some of which is done for several pictures at once."""
         with self.places.take(len(items)):
             return await _all([self._vision.look(function, item) for item in items])
 
@@ -114,16 +123,40 @@ class Service:
     def recognize(self, picture: Picture) -> Looking[Seen]:
         """The whole way from bytes to embeddings."""
         image = self.read(picture)
-        faces = yield image, self.detect(image)
+        faces = yield from self.describe(image, self.detect(image))
         return Seen(picture, image, faces)
+
+    def describe(self, image: Image, faces: list[Face]) -> Looking[list[RecognizedFace]]:
+        """Faces with their embeddings."""
+        described: list[RecognizedFace] = yield Together(self._describe, (image, faces))
+        return described
+
+    def identify(
+        self, faces: list[RecognizedFace], gallery: str, fpir: float, limit: int
+    ) -> Looking[Answers]:
+        """Who faces are among the enrolled. Raises `UnknownGallery`."""
+        answers: Answers = yield Together(self._identify, faces, (gallery, fpir, limit))
+        return answers
 
     def _load_analyzer(self, tasks: tuple[str, ...] | None) -> Analyzer:
         """What answers these tasks; None: all whose models are here."""
         return load_analyzer(tasks, model=self.recognizer.bundle.id)
 
-    def _describe(self, found: Sequence[Found]) -> list[list[RecognizedFace]]:
+    def _describe(self, found: Sequence[tuple[Image, list[Face]]]) -> list[list[RecognizedFace]]:
         with self.metrics.stage("embed"):
-            return self.recognizer.describe_batch(found)
+            described = self.recognizer.describe_batch(found)
+        self.metrics.embedded(sum(map(len, described)))
+        return described
+
+    def _identify(
+        self, pictures: Sequence[list[RecognizedFace]], gallery: str, fpir: float, limit: int
+    ) -> list[Answers]:
+        faces = [face for faces in pictures for face in faces]
+        with self.galleries.use(gallery) as opened, self.metrics.stage("search"):
+            found = opened.identify_faces(faces, self.recognizer, fpir=fpir, limit=limit)
+            size = found[0].gallery_size if found else len(opened)
+        answers = iter(found)
+        return [Answers(size, list(islice(answers, len(faces)))) for faces in pictures]
 
     def audit(
         self,

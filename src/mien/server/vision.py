@@ -1,7 +1,8 @@
-"""Threads that look at pictures. Faces of pictures that arrive together are embedded together.
+"""Threads that look at pictures. What pictures that arrive together need is done for all at once.
 
-One call of the network for several faces takes less time than a call for each, and nobody waits for
-company: a thread embeds what has been found as soon as no picture waits to be looked at.
+One call of the network for several faces takes less time than a call for each, and one search for
+several probes less than a search for each. Nobody waits for company: a thread goes on with what
+has been found as soon as no picture waits to be looked at.
 """
 
 import threading
@@ -12,41 +13,42 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from mien.types import Face, Image, RecognizedFace
-
 T = TypeVar("T")
 R = TypeVar("R")
 
-Found = tuple[Image, list[Face]]
-Looking = Generator[Found, list[RecognizedFace], R]
-"""Work on one picture that yields the faces to be embedded, at most once; they come described."""
-
 BATCH = 4
-"""Faces, or pictures, after which those found are embedded although more pictures wait. Four at
-once take a fifth less time than one by one; sixteen, hardly less than four."""
+"""Pictures after which those found are gone on with although more wait to be looked at. Four
+at once take a fifth less time than one by one; sixteen, hardly less than four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Something to be done for an item and for those of other pictures in one call.
+
+    `function(items, *shared)` gives a result for each item. Items with equal functions and equal
+    `shared` go into one call.
+    """
+
+    function: Callable[..., Sequence[Any]]
+    item: Any
+    shared: tuple[object, ...] = ()
+
+
+Looking = Generator[Together, Any, R]
+"""Work on one picture that yields what it needs to have done, and is sent the result."""
 
 
 class Vision:
-    """As many threads as given. `describe_batch` is that of a recogniser.
+    """As many threads as given."""
 
-    `on_batch` is told how many faces were embedded at once.
-    """
-
-    def __init__(
-        self,
-        describe_batch: Callable[[Sequence[Found]], list[list[RecognizedFace]]],
-        threads: int,
-        on_batch: Callable[[int], None],
-    ) -> None:
-        self._describe_batch = describe_batch
-        self._on_batch = on_batch
+    def __init__(self, count: int) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Callable[[], None]] = deque()
         self._found: list[_Paused[Any]] = []
         self._ended = False
         self._threads = [
             threading.Thread(target=self._work, name=f"mien-vision-{number}", daemon=True)
-            for number in range(threads)
+            for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -54,13 +56,13 @@ class Vision:
     def run(self, function: Callable[[T], R], item: T) -> Future[R]:
         """What `function` makes of an item."""
         future: Future[R] = Future()
-        self._add(lambda: _settle(future, lambda: function(item)))
+        self._add(partial(_settle, future, function, item))
         return future
 
     def look(self, function: Callable[[T], Looking[R]], item: T) -> Future[R]:
-        """What `function` makes of a picture, its faces embedded with those of others."""
+        """What `function` makes of a picture; what it yields is done with that of others."""
         future: Future[R] = Future()
-        self._add(lambda: self._start(future, function, item))
+        self._add(partial(self._start, function(item), future))
         return future
 
     def close(self) -> None:
@@ -80,67 +82,69 @@ class Vision:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._found or self._ended)
-                if self._waiting and not self._enough():
+                if self._waiting and len(self._found) < BATCH:
                     task = self._waiting.popleft()
                 elif self._found:
                     batch, self._found = self._found, []
-                    task = partial(self._embed, batch)
+                    task = partial(_go_on, batch)
                 else:
                     return
             task()
 
-    def _enough(self) -> bool:
-        faces = sum(len(paused.found[1]) for paused in self._found)
-        return faces >= BATCH or len(self._found) >= BATCH
-
-    def _start(self, future: Future[R], function: Callable[[T], Looking[R]], item: T) -> None:
-        try:
-            looking = function(item)
-            found = next(looking)
-        except StopIteration as end:  # it needed nothing to be embedded
-            future.set_result(end.value)
-            return
-        except BaseException as error:  # whoever waits for the answer gets it
-            future.set_exception(error)
-            return
-        with self._changed:
-            self._found.append(_Paused(found, looking, future))
-            self._changed.notify()
-
-    def _embed(self, batch: "list[_Paused[Any]]") -> None:
-        try:
-            described = self._describe_batch([paused.found for paused in batch])
-        except BaseException as error:
-            for paused in batch:
-                paused.future.set_exception(error)
-            return
-        self._on_batch(sum(map(len, described)))
-        for paused, faces in zip(batch, described, strict=True):
-            paused.resume(faces)
+    def _start(self, looking: Looking[R], future: Future[R]) -> None:
+        for paused in _resume(looking, future, None):
+            with self._changed:
+                self._found.append(paused)
+                self._changed.notify()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Paused(Generic[R]):
-    """Work that waits for its faces to be embedded."""
+    """Work that waits for something to be done."""
 
-    found: Found
+    needs: Together
     looking: Looking[R]
     future: Future[R]
 
-    def resume(self, faces: list[RecognizedFace]) -> None:
-        try:
-            self.looking.send(faces)
-        except StopIteration as end:
-            self.future.set_result(end.value)
-        except BaseException as error:  # as above
-            self.future.set_exception(error)
-        else:
-            self.future.set_exception(RuntimeError("a picture's faces are embedded once"))
 
-
-def _settle(future: Future[R], call: Callable[[], R]) -> None:
+def _resume(looking: Looking[R], future: Future[R], result: object) -> "list[_Paused[R]]":
+    """Let work go on with a result: to where it needs something again, or to its end."""
     try:
-        result = call()
+        return [_Paused(looking.send(result), looking, future)]
+    except StopIteration as end:
+        future.set_result(end.value)
+    except BaseException as error:  # whoever waits for the answer gets it
+        future.set_exception(error)
+    return []
+
+
+def _go_on(batch: "list[_Paused[Any]]") -> None:
+    """Do what the works of a batch need, then what they need after that, until they are done."""
+    while batch:
+        alike: dict[tuple[object, ...], list[_Paused[Any]]] = {}
+        for paused in batch:
+            alike.setdefault((paused.needs.function, paused.needs.shared), []).append(paused)
+        batch = [after for group in alike.values() for after in _do(group)]
+
+
+def _do(group: "list[_Paused[Any]]") -> "list[_Paused[Any]]":
+    needs = group[0].needs
+    try:
+        results = needs.function([paused.needs.item for paused in group], *needs.shared)
+    except BaseException as error:  # as above
+        for paused in group:
+            paused.future.set_exception(error)
+        return []
+    return [
+        after
+        for paused, result in zip(group, results, strict=True)
+        for after in _resume(paused.looking, paused.future, result)
+    ]
+
+
+def _settle(future: Future[R], function: Callable[[T], R], item: T) -> None:
+    try:
+        result = function(item)
     except BaseException as error:  # as above
         future.set_exception(error)
     else:

@@ -39,7 +39,7 @@ async def add_negatives(
 
     def work(picture: Picture) -> Looking[Seen]:
         image = service.read(picture)
-        (face,) = yield image, [chosen(service.detect(image), image)]
+        (face,) = yield from service.describe(image, [chosen(service.detect(image), image)])
         return Seen(picture, image, [usable(face, picture.name, min_quality)])
 
     seen = await service.look(work, await pictures_of(request, service))

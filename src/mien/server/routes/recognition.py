@@ -81,7 +81,7 @@ async def verify(
 
     def work(picture: Picture) -> Looking[RecognizedFace]:
         image = service.read(picture)
-        (face,) = yield image, [choosing(service.detect(image), image)]
+        (face,) = yield from service.describe(image, [choosing(service.detect(image), image)])
         return face
 
     a, b = await service.look(work, pictures)

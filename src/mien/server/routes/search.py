@@ -45,25 +45,22 @@ async def identify(
     review: Review = False,
 ) -> m.Identifications:
     """Who each face is among the enrolled, or nobody."""
-    recognizer = service.recognizer
-    bundle = recognizer.bundle
+    bundle = service.recognizer.bundle
 
     def work(picture: Picture) -> Looking[tuple[int, m.PictureOf[m.IdentifiedFace]]]:
         seen = yield from service.recognize(picture)
-        with service.galleries.use(gallery) as opened, service.metrics.stage("search"):
-            found = opened.identify_faces(seen.faces, recognizer, fpir=fpir, limit=limit)
-            size = found[0].gallery_size if found else len(opened)
+        answers = yield from service.identify(seen.faces, gallery, fpir, limit)
         keep = partial(_kept_if_borderline, service, gallery, seen.image) if review else None
         faces = [
             _identified(service, face, answer, keep)
-            for face, answer in zip(seen.faces, found, strict=True)
+            for face, answer in zip(seen.faces, answers.faces, strict=True)
         ]
-        return size, picture_of(seen.image, faces)
+        return answers.gallery_size, picture_of(seen.image, faces)
 
-    answers = await service.look(work, await pictures_of(request, service))
-    size = answers[-1][0]
+    answered = await service.look(work, await pictures_of(request, service))
+    size = answered[-1][0]
     point = decision.identification_point(bundle.search_points, fpir, size, bundle.contract)
-    images = [picture for _, picture in answers]
+    images = [picture for _, picture in answered]
     service.audit("search", key, gallery, count=sum(len(picture.faces) for picture in images))
     return m.Identifications(
         gallery=gallery,

@@ -71,7 +71,7 @@ class Enrolling:
 
         def work(picture: Picture) -> Looking[Seen]:
             image = service.read(picture)
-            (face,) = yield image, [choose(service.detect(image), image)]
+            (face,) = yield from service.describe(image, [choose(service.detect(image), image)])
             return Seen(picture, image, [usable(face, picture.name, self.min_quality)])
 
         seen = await service.look(work, await pictures_of(self.request, service))
