@@ -304,6 +304,7 @@ class StoreSuite:
         store.add([entry("bob", vectors[2])])
         assert store.rename("ada", "Ada Łucja") == 2
         assert [subject.name for subject in store.subjects()] == ["Ada Łucja", "bob"]
+        assert store.subjects()[0].created == "2020-01-02T03:04:05+00:00"  # when the first came
         assert (store.stats().subjects, store.stats().templates) == (2, 2)
         with pytest.raises(UnknownSubject):
             store.templates("ada")

@@ -75,9 +75,12 @@ def _name(db: sqlite3.Connection) -> Iterator[str]:
 
 def _log(db: sqlite3.Connection) -> Iterator[str]:
     try:
-        line = audit.broken(audit.written(db))
-        if line is not None:
+        lines = audit.written(db)
+        if (line := audit.broken(lines)) is not None:
             yield f"line {line + 1} of the audit log was changed"
+        row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+        if (written := row[0] if row else 0) != len(lines):
+            yield f"{written} lines were written to the audit log and {len(lines)} are there"
     except sqlite3.DatabaseError as error:
         if not sound.of_damage(error):
             raise

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mien.embedding import require_contract
 from mien.errors import GalleryError, GalleryUnavailable, InputError, MissingExtra, UnknownSubject
-from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
+from mien.gallery.store import Entry, Stats, Subject, Where, arrivals, check_replacement, taken
 from mien.types import Embedding, Match, Template
 
 _SCHEMA = 1
@@ -363,11 +363,12 @@ class PostgresStore:
 
     def _subjects(self, db: Any, entries: Sequence[Entry]) -> tuple[dict[str, int], int]:
         """The row of each subject, and how many are new."""
-        names = list(dict.fromkeys(entry.subject for entry in entries))
+        since = arrivals(entries, datetime.now(UTC).isoformat())
+        names = list(since)
         fresh = db.execute(
-            "INSERT INTO mien.subject (collection, name, name_sha256) "
-            "SELECT %s, * FROM unnest(%s::text[], %s::bytea[]) ON CONFLICT DO NOTHING",
-            (self._collection, names, [_digest(name) for name in names]),
+            "INSERT INTO mien.subject (collection, name, name_sha256, created) SELECT %s, * "
+            "FROM unnest(%s::text[], %s::bytea[], %s::timestamptz[]) ON CONFLICT DO NOTHING",
+            (self._collection, names, [_digest(name) for name in names], list(since.values())),
         ).rowcount
         rows = db.execute(
             "SELECT name, id FROM mien.subject WHERE collection = %s AND name_sha256 = ANY(%s)",

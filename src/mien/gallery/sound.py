@@ -44,8 +44,7 @@ def _template_sum(row: Row) -> int:
         :10
     ]
     numbers = _numbers(id_, collection, subject, negative, quality)
-    rest = b"".join((numbers, created.encode(), source, sha256, metadata))
-    return zlib.crc32(vector, zlib.crc32(rest))
+    return zlib.crc32(vector, zlib.crc32(numbers + created.encode() + source + sha256 + metadata))
 
 
 def _subject_sum(row: Row) -> int:
@@ -172,7 +171,7 @@ def collection(db: sqlite3.Connection, id_: int) -> dict[str, Any]:
 
 
 def seal(db: sqlite3.Connection, id_: int) -> None:
-    """Give the row of a collection, which was changed, its sum."""
+    """Give the row of a collection, which was sound and has been changed, its sum."""
     select = f"SELECT {COLLECTION.columns} FROM collection WHERE id = ?"
     total = COLLECTION.sum_of(db.execute(select, (id_,)).fetchone())
     db.execute("UPDATE collection SET sum = ? WHERE id = ?", (total, id_))

@@ -60,6 +60,16 @@ def check_replacement(subject: str, entries: Sequence[Entry]) -> None:
         raise InputError(f"entries in place of {subject!r} are of {', '.join(sorted(others))}")
 
 
+def arrivals(entries: Sequence[Entry], now: str) -> dict[str, str]:
+    """By subject, when the earliest of their entries was made: people keep that when they move."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        created = entry.created or now
+        if created < found.setdefault(entry.subject, created):
+            found[entry.subject] = created
+    return found
+
+
 def taken(subject: str, new: str) -> str:
     """Why a subject cannot get the name of another without being merged."""
     return (
