@@ -154,13 +154,14 @@ def told() -> Iterator[tuple[str, str]]:
     """(where, command) of every `mien ...` that stands in a block not run, or in a help text."""
     for page in PAGES:
         for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
-            for line in block["text"].splitlines() if block["excuse"] else ():
+            lines = block["text"].replace("\\\n", " ").splitlines()
+            for line in lines if block["excuse"] else ():
                 if line.removeprefix("$ ").startswith("mien "):
                     yield name_of(page), line.removeprefix("$ ")
     for verb in commands_of(cli, "mien"):
         command, _ = command_of(verb.split()[1:])
-        for line in (command.help or "").splitlines():
-            if line.startswith("mien ") and not line.endswith("\\"):
+        for line in (command.help or "").replace("\\\n", " ").splitlines():
+            if line.startswith("mien "):
                 yield f"{verb} --help", line
 
 
