@@ -10,6 +10,7 @@ and killed after a random part of the time that it usually takes. `MIEN_TEST_KIL
 import hashlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,8 @@ import pytest
 
 from mien.gallery import index as index_module
 from mien.gallery.sqlite import SqliteStore
+from mien.gallery.store import Entry
+from mien.types import Embedding
 
 KILLS = int(os.environ.get("MIEN_TEST_KILLS", "15"))
 SECONDS = float(os.environ.get("MIEN_TEST_SECONDS", "4"))
@@ -158,9 +161,11 @@ class Worker:
         return self._lines[heard:-1]
 
     def hear(self, line: str) -> None:
-        """Wait until it says this."""
+        """Wait until it says this, for two minutes at most."""
+        end = time.monotonic() + 120
         while line not in self._listen():
             assert self._process.poll() is None, self._failed.read_text()
+            assert time.monotonic() < end, f"it never said {line!r}"
             time.sleep(0.0005)
 
     def kill(self) -> list[str]:
@@ -308,3 +313,45 @@ def test_two_writers_and_a_searcher(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     print(f"{searches} searches meanwhile, {len(said['added'])} people in the end")
     assert len(said["added"]) > 20
     check(path, said)
+
+
+UPGRADE = """
+import sys
+from pathlib import Path
+from mien.gallery.sqlite import SqliteStore
+print("begin", flush=True)
+store = SqliteStore(Path(sys.argv[1]))
+print("end", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 of POSIX")
+def test_killed_while_an_older_format_is_upgraded(tmp_path: Path) -> None:
+    """It is of the old format or of the new one, whole; the next process has it of the new."""
+    old, path, dice = tmp_path / "old.mien", tmp_path / "people.mien", random.Random(6)
+    names = [f"p{number}" for number in range(3000)]
+    entries = [Entry(name, Embedding(vector(name, "one"), "one"), "x.jpg", 0.5) for name in names]
+    with closing(SqliteStore(old)) as store:
+        store.add(entries)
+    with closing(sqlite3.connect(old)) as db:
+        for table in ("collection", "subject", "template"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN sum")
+        db.execute("PRAGMA user_version = 3")
+    took, amid = 0.1, 0
+    for _ in range(8):
+        for file in tmp_path.glob("people.mien*"):
+            file.unlink()
+        shutil.copy(old, path)
+        with subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, path], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "begin\n"
+            time.sleep(dice.uniform(0, took))
+            process.kill()
+            amid += "end" not in process.stdout.read()
+            took *= 1 if amid else 0.7  # until one lands
+        with closing(SqliteStore(path)) as store:
+            assert [subject.name for subject in store.subjects()] == sorted(names)
+            assert store.check() == []
+    assert amid

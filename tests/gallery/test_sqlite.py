@@ -464,6 +464,25 @@ def test_damaged_content(path: Path, damage: str, said: str) -> None:
         assert said in "; ".join(store.check())
 
 
+def test_a_change_does_not_make_a_damaged_collection_sound(path: Path) -> None:
+    filled(path, 5)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE collection SET templates = 7")
+        db.commit()
+    with closing(SqliteStore(path)) as store:
+        for change in (
+            lambda: store.retain(3),
+            lambda: store.remove("p001"),
+            lambda: store.add([entry("x", unit_vectors(1, 1)[0])]),
+            lambda: store.rename("p001", "x"),
+            store.expire,
+            lambda: store.replace("p001", [entry("p001", unit_vectors(1, 1)[0])]),
+        ):
+            with pytest.raises(GalleryUnavailable, match="collection 1 is damaged"):
+                change()
+        assert "collection 1 is damaged" in "; ".join(store.check())
+
+
 @pytest.mark.parametrize("damage", ["DELETE FROM meta", "DROP TABLE template", "DROP TABLE meta"])
 def test_what_is_no_gallery_any_more_is_refused(path: Path, damage: str) -> None:
     filled(path, 5)

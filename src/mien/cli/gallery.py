@@ -212,7 +212,8 @@ def compact(uri: str) -> None:
 def verify(uri: str, as_json: bool) -> None:
     """Read every template and check all that can be checked; exit status 1 if anything is wrong.
 
-    What is damaged is named, with whose it is. Everything else can be used as before.
+    What is damaged is named, with whose it is. Everything else can be used as before. Of a gallery
+    with several collections (#NAME) it checks the file and the one that is named.
     """
     with open_gallery(uri, create=False) as gallery:
         wrong = _embedded(gallery).check()
@@ -249,7 +250,7 @@ def import_(file: Path, uri: str) -> None:
 
 
 @command.command()
-@click.option("--to", "target", metavar="URI", help="Copy everything to another gallery.")
+@click.option("--to", "target", metavar="URI", help="Copy the collection to another gallery.")
 @click.option("--to-key", type=_FILE, metavar="FILE", help="With --to: encrypt it with this key.")
 @click.option("--without-crops", is_flag=True, help="With --to: leave pictures of faces behind.")
 @click.option("--to-model", metavar="ID", help="Embed original pictures, or kept crops, anew.")

@@ -186,8 +186,7 @@ class Rows:
 
     def everywhere(self, db: sqlite3.Connection, name: str) -> "list[tuple[Rows, int]]":
         """A person's row in each generation that has them. Raises `UnknownSubject`."""
-        if self.find(db, name) is None:
-            raise UnknownSubject(name)
+        self.known(db, name)
         found = [(rows, rows.find(db, name)) for rows in self.generations(db)]
         return [(rows, row) for rows, row in found if row is not None]
 
@@ -220,8 +219,8 @@ class Rows:
 
     def since(self, db: sqlite3.Connection, name: str, created: str) -> None:
         """Let a subject have been enrolled at that time, if it is earlier."""
-        row = self.find(db, name)
-        ((*rest, now, _),) = sound.by_key(db, SUBJECT, [] if row is None else [row]).rows
+        row = self.known(db, name)
+        ((*rest, now, _),) = sound.by_key(db, SUBJECT, [row]).rows
         first = min(now, created)
         db.execute(
             "UPDATE subject SET created = ?, sum = ? WHERE id = ?",
@@ -269,22 +268,26 @@ class Rows:
             for collection, entries in held.items()
         }  # fmt: skip
 
-    def find(self, db: sqlite3.Connection, name: str) -> int | None:
-        """The row of a subject, if there is one of that name.
+    def find(self, db: sqlite3.Connection, name: str, way: str = "") -> int | None:
+        """The row of a subject, if there is one of that name, by the index of names."""
+        row = db.execute(
+            f"{SUBJECT.select} {way} WHERE collection = ? AND lookup = ?",
+            (self.collection, self.cipher.lookup(name)),
+        ).fetchone()
+        return None if row is None else _sound_subject(row)
 
-        That there is none is looked up in the table as well: raises `ValueError` when the index of
-        names is damaged.
+    def known(self, db: sqlite3.Connection, name: str) -> int:
+        """The row of a subject. Raises `UnknownSubject`.
+
+        That is only said when the table has no such row either: `ValueError` when the index has
+        lost it.
         """
-        for way in ("", "NOT INDEXED"):
-            row = db.execute(
-                f"{SUBJECT.select} {way} WHERE collection = ? AND lookup = ?",
-                (self.collection, self.cipher.lookup(name)),
-            ).fetchone()
-            if row is not None and way:
+        row = self.find(db, name)
+        if row is None:
+            if self.find(db, name, "NOT INDEXED") is not None:
                 raise ValueError("the index of names is damaged")
-            if row is not None:
-                return _sound_subject(row)
-        return None
+            raise UnknownSubject(name)
+        return row
 
     def tagged(self, db: sqlite3.Connection, key: str, value: str, after: int) -> NDArray[np.int64]:
         """The templates with that metadata and ids over `after`, ascending."""
@@ -332,17 +335,20 @@ class Rows:
         self, db: sqlite3.Connection, condition: str, value: object, limit: int = -1
     ) -> list[int]:
         """Of templates, ascending: by an index, or along the table where that is damaged."""
-        for way in ("", "NOT INDEXED"):
-            try:
-                rows = db.execute(
-                    f"SELECT id FROM template {way} WHERE {condition} ORDER BY id LIMIT {limit}",
-                    (value,),
-                )
-                return [id_ for (id_,) in rows]
-            except sqlite3.DatabaseError as error:
-                if way or not sound.of_damage(error):
-                    raise
-        raise AssertionError
+
+        def along(way: str) -> list[int]:
+            rows = db.execute(
+                f"SELECT id FROM template {way} WHERE {condition} ORDER BY id LIMIT {limit}",
+                (value,),
+            )
+            return [id_ for (id_,) in rows]
+
+        try:
+            return along("")
+        except sqlite3.DatabaseError as error:
+            if not sound.of_damage(error):
+                raise
+            return along("NOT INDEXED")
 
     def metadata(self, row: Row) -> dict[str, str]:
         """The metadata in a row of templates."""

@@ -171,7 +171,7 @@ def collection(db: sqlite3.Connection, id_: int) -> dict[str, Any]:
 
 
 def seal(db: sqlite3.Connection, id_: int) -> None:
-    """Give the row of a collection, which was changed, its sum."""
+    """Give the row of a collection, which was sound and has been changed, its sum."""
     select = f"SELECT {COLLECTION.columns} FROM collection WHERE id = ?"
     total = COLLECTION.sum_of(db.execute(select, (id_,)).fetchone())
     db.execute("UPDATE collection SET sum = ? WHERE id = ?", (total, id_))

@@ -107,8 +107,10 @@ class SqliteStore:
     def entries(self, after: int = 0, subject: str | None = None) -> Iterator[tuple[int, Entry]]:
         if subject is not None:
             with self._database.reading() as db:
-                row = self._rows.find(db, subject)
-                found = {} if row is None else self._rows.held(db, row)
+                try:
+                    found = self._rows.held(db, self._rows.known(db, subject))
+                except UnknownSubject:
+                    return
             yield from ((id_, entry) for id_, entry in found.items() if id_ > after)
             return
         whole, count, version = after == 0, 0, None
@@ -138,9 +140,7 @@ class SqliteStore:
 
     def templates(self, subject: str) -> list[Template]:
         with self._database.reading() as db:
-            row = self._rows.find(db, subject)
-            if row is None:
-                raise UnknownSubject(subject)
+            row = self._rows.known(db, subject)
             rows = self._rows.templates_of(db, row).told("template")
         with self._database.translated():
             return [
@@ -242,6 +242,7 @@ class SqliteStore:
         if days is not None and not days > 0:
             raise InputError(f"a retention period is a positive number of days, got {days:g}")
         with self._database.writing() as db:
+            sound.collection(db, self._rows.collection)
             db.execute(
                 "UPDATE collection SET retention_days = ? WHERE id = ?",
                 (days, self._rows.collection),
@@ -283,6 +284,7 @@ class SqliteStore:
             if row is None:
                 raise GalleryUnavailable(str(self._path), f"it has no collection {other!r}")
             mine, days = self._rows.field(db, "name"), self._rows.field(db, "retention_days")
+            sound.collection(db, row[0])
             rename = "UPDATE collection SET name = ?, retention_days = ? WHERE id = ?"
             db.execute(rename, (secrets.token_hex(16), days, row[0]))
             db.execute(rename, (other, days, self._rows.collection))

@@ -18,8 +18,9 @@ from mien.server.routes import (
 )
 
 PARTS = (
-    recognition, attributes, groups, galleries, subjects, negatives, search, reviews, live, status,
+    search, recognition, attributes, groups, galleries, subjects, negatives, reviews, live, status,
 )  # fmt: skip
-"""Their routes are put into the app itself: routers in routers are searched anew at every level."""
+"""In the order in which routes are tried: what is asked most often comes first. The routes are put
+into the app itself: routers in routers are searched anew at every level."""
 
 ROUTES = [route for part in PARTS for route in part.router.routes]
