@@ -10,7 +10,7 @@ embedded default (strangers at 0.83). `--vectors FILE.npz` (array `vector`, as `
 Rivals (`benchmarks/gallery_rivals.py`) take part when they can be imported; LanceDB, which takes a
 second for an answer from a million, for fewer rounds, as it says. `x read` is the time of one core
 to read the codes of all templates at four bits a dimension, which is what limits any exact scan.
-A million faces of 512 numbers need 14 GB of memory and 10 GB of disk; 4 GB of each with `--alone`,
+A million faces of 512 numbers need 8 GB of memory and 11 GB of disk; 4 GB of each with `--alone`,
 which leaves the rivals and mien's own NumPy kernel out.
 """
 

@@ -138,7 +138,7 @@ def test_the_exact_best_is_always_among_the_candidates(
     quantizer = Quantizer.fit(rows[:4000], len(rows))
     found = candidates([block(rows, quantizer)], quantizer, probes, 10, kernel)
     exact = np.argsort(-(probes @ rows.T), axis=1)[:, :10] + 1
-    for some, best in zip(found, exact, strict=True):
+    for (some, _), best in zip(found, exact, strict=True):
         assert set(best) <= set(some)
         if dimensions >= 128:
             assert len(some) < 1600  # and they are few
@@ -182,10 +182,23 @@ def test_the_error_is_as_large_as_the_bound_says_for_any_data(kind: str) -> None
     assert abs(errors[~alike].mean()) < 0.3  # of five templates a chance value
 
 
+@pytest.mark.parametrize("squeeze", [0.0, 0.83, 0.97])
+def test_no_score_is_above_what_it_may_be_at_most(squeeze: float) -> None:
+    """But for one in 80,000 whose codes happen to be far off."""
+    rows = vectors(8000, 128, squeeze=squeeze)
+    quantizer = Quantizer.fit(rows[:4000], len(rows))
+    found = candidates([block(rows, quantizer)], quantizer, rows[:2000:40], 10, numpy_kernel)
+    for (some, most), probe in zip(found, rows[:2000:40], strict=True):
+        scores = rows[some - 1] @ probe
+        assert (scores <= most + 1e-5).all()
+        assert (np.diff(most) <= 0).all()
+        assert (most - scores).max() < 0.2  # and it is near
+
+
 def test_ties_and_copies_are_all_kept() -> None:
     rows = np.repeat(vectors(1, 64), 500, axis=0)
     quantizer = Quantizer.fit(rows, len(rows))
-    (found,) = candidates([block(rows, quantizer)], quantizer, rows[:1], 3, numpy_kernel)
+    ((found, _),) = candidates([block(rows, quantizer)], quantizer, rows[:1], 3, numpy_kernel)
     assert len(found) == 500
 
 
@@ -199,8 +212,8 @@ def test_outliers_and_the_mean_itself_are_found_too() -> None:
         held = block(rows, using)
         assert np.isfinite(held.terms).all()
         found = candidates([held], using, rows[:2], 1, numpy_kernel)
-        assert 1 in found[0]
-        assert 2 in found[1]
+        assert 1 in found[0].ids
+        assert 2 in found[1].ids
 
 
 def test_a_mean_is_fitted_when_there_are_enough() -> None:
@@ -218,7 +231,7 @@ def test_a_person_with_very_many_templates_does_not_hide_the_others() -> None:
     quantizer = Quantizer.fit(rows, len(rows))
     whole = block(rows, quantizer)
     whole.subjects[:4000] = 1
-    (found,) = candidates([whole], quantizer, crowd[:1], 5, numpy_kernel)
+    ((found, _),) = candidates([whole], quantizer, crowd[:1], 5, numpy_kernel)
     exact = np.argsort(-(others @ crowd[0]))[:4] + 4001
     assert set(exact) <= set(found)
     assert people_in([whole], 100) == 41
@@ -230,7 +243,7 @@ def test_removed_templates_are_no_candidates() -> None:
     quantizer = Quantizer.fit(rows, len(rows))
     whole = block(rows, quantizer)
     whole.subjects[:1500] = 0
-    (found,) = candidates([whole], quantizer, rows[:1], 5, numpy_kernel)
+    ((found, _),) = candidates([whole], quantizer, rows[:1], 5, numpy_kernel)
     assert found.min() > 1500
     assert people_in([whole], 10_000) == 500
 
@@ -248,7 +261,7 @@ def test_a_filter_lets_exactly_the_allowed_through(share: float) -> None:
     assert there == len(among)
     if there:
         found = candidates(scanned, quantizer, rows[:20], min(5, there), numpy_kernel, allowed)
-        for some, probe in zip(found, rows[:20], strict=True):
+        for (some, _), probe in zip(found, rows[:20], strict=True):
             scores = np.where(allowed[1:], rows @ probe, -2)
             assert set(np.argsort(-scores)[: min(5, there)] + 1) <= set(some)
             assert allowed[some].all()

@@ -24,7 +24,7 @@ from mien.gallery.index_file import Identity, IndexFile, StaleIndex, Tail
 from mien.gallery.kernels import Kernel
 from mien.gallery.quantizer import Quantizer
 from mien.gallery.rows import Rows
-from mien.gallery.scan import Block, candidates, filtered, people_in
+from mien.gallery.scan import Block, Found, candidates, filtered, people_in
 from mien.gallery.sound import TEMPLATE, Row
 from mien.gallery.store import Where
 from mien.types import Match
@@ -33,6 +33,7 @@ _FILE_ROWS = 4096  # templates in memory from which they are worth writing to th
 _OFTEN = 8  # searches from which a copy of the file in memory pays
 _BATCH = 4096
 _SAMPLE = 8192
+_SPARE = 8  # candidates that are read with as many as are asked for
 _AMONG = "IN (SELECT value FROM json_each(?))"
 
 
@@ -155,8 +156,9 @@ class Index:
             if not there:
                 break
             found = candidates(blocks, quantizer, probes[unanswered], there, self._kernel, allowed)
-            for number, ids in zip(unanswered, found, strict=True):
-                answers[number] = self._exact(db, probes[number], ids, limit, where)
+            for number, some in zip(unanswered, found, strict=True):
+                rows = self._read(db, probes[number], some, there, where)
+                answers[number] = self._exact(db, probes[number], rows, limit)
             if there < wanted:
                 break  # everyone has been looked at
             # Subjects that a negative ruled out, or that were just removed: look further.
@@ -219,15 +221,27 @@ class Index:
     def _blocks(self) -> list[Block]:
         return [*(self._file.blocks() if self._file else ()), *self._tail.blocks()]
 
-    def _exact(
+    def _read(
         self,
         db: sqlite3.Connection,
         probe: NDArray[np.float32],
-        candidates: NDArray[np.int64],
-        limit: int,
+        found: Found,
+        people: int,
         where: Where,
-    ) -> list[Match]:
-        """The best subjects among candidates, by their vectors in the record."""
+    ) -> list[Row]:
+        """The rows of candidates that may be among the best so many people: of the first, and of
+        the others that may reach the scores of as many people among these."""
+        some = people + _SPARE
+        rows = self._sound(db, found.ids[:some], where)
+        if len(found.ids) > some:
+            scores = [score for score, _ in self._best(rows, probe).values()]
+            reached = scores[people - 1] if len(scores) >= people else -np.inf
+            rows += self._sound(db, found.ids[some:][found.most[some:] >= reached], where)
+        return rows
+
+    def _sound(
+        self, db: sqlite3.Connection, candidates: NDArray[np.int64], where: Where
+    ) -> list[Row]:
         read = sound.by_key(db, TEMPLATE, candidates.tolist())
         rows = read.told("template")
         if len(rows) < len(candidates):
@@ -237,21 +251,34 @@ class Index:
                 sound.warn(f"{sound.named('template', sorted(lost))} not there and left out")
         if where:
             rows = [row for row in rows if passes(self._rows.metadata(row), where)]
+        return rows
+
+    def _best(
+        self, rows: Sequence[Row], probe: NDArray[np.float32]
+    ) -> dict[int, tuple[float, int]]:
+        """Of each subject the best score and the template that has it, best first."""
         if not rows:
-            return []
+            return {}
         ids, subjects, vectors = self._decode(rows)
         scores = vectors @ probe
-        best: dict[int, int] = {}
-        for row in np.lexsort((ids, -scores)):
-            best.setdefault(int(subjects[row]), int(row))
-        ruled_out = self._negatives(db, probe, {s: float(scores[row]) for s, row in best.items()})
-        chosen = [(s, row) for s, row in best.items() if s not in ruled_out][:limit]
-        names = self._rows.names(db, [subject for subject, _ in chosen])
-        if nameless := [subject for subject, _ in chosen if subject not in names]:
-            self._unusable.update(ids[np.isin(subjects, nameless)].tolist())
+        best: dict[int, tuple[float, int]] = {}
+        for row in np.lexsort((ids, -scores)).tolist():
+            best.setdefault(int(subjects[row]), (float(scores[row]), int(ids[row])))
+        return best
+
+    def _exact(
+        self, db: sqlite3.Connection, probe: NDArray[np.float32], rows: Sequence[Row], limit: int
+    ) -> list[Match]:
+        """The best subjects by the vectors in rows of templates."""
+        best = self._best(rows, probe)
+        ruled_out = self._negatives(db, probe, {s: score for s, (score, _) in best.items()})
+        chosen = [subject for subject in best if subject not in ruled_out][:limit]
+        names = self._rows.names(db, chosen)
+        if nameless := {subject for subject in chosen if subject not in names}:
+            self._unusable.update(row[0] for row in rows if row[2] in nameless)
         return [
-            Match(names[subject], int(ids[row]), float(np.clip(scores[row], -1.0, 1.0)))
-            for subject, row in chosen
+            Match(names[subject], best[subject][1], float(np.clip(best[subject][0], -1.0, 1.0)))
+            for subject in chosen
             if subject in names
         ]
 

@@ -7,6 +7,7 @@ caller compares the vectors of the rest exactly.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ _ROOM = 1 << 24  # hits for which there is always room
 _FIRST = 128
 _GROWTH = 16
 _WAITING = 64  # templates for each probe that may wait until it is worth sorting them out
+_ALONE = (np.sqrt(2) - 1) / 2  # of the distance of two bounds, for one to be as certain as both are
 _GATHERED = 0.1  # share up to which the templates that a filter lets through are copied out
 
 
@@ -45,6 +47,13 @@ class Block:
         if len(self) and self.ids[-1] - self.ids[0] == len(self) - 1:  # none is missing
             return self.rows(np.flatnonzero(allowed[self.ids[0] : self.ids[-1] + 1]))
         return self.rows(np.flatnonzero(allowed[self.ids]))
+
+
+class Found(NamedTuple):
+    """Templates, and what the score of each may be at most, the largest first."""
+
+    ids: NDArray[np.int64]
+    most: NDArray[np.float32]
 
 
 def filtered(blocks: list[Block], allowed: NDArray[np.bool_]) -> list[Block]:
@@ -77,9 +86,9 @@ def candidates(
     limit: int,
     kernel: Kernel,
     allowed: NDArray[np.bool_] | None = None,
-) -> list[NDArray[np.int64]]:
-    """For each probe (p, dim) the ids of every template that may be the best of its subject,
-    for every subject that may be among the best `limit`.
+) -> list[Found]:
+    """For each probe (p, dim) every template that may be the best of its subject, for every
+    subject that may be among the best `limit`.
 
     `allowed` has a truth value for every id. It is slow when there are fewer than `limit` subjects.
     """
@@ -101,8 +110,12 @@ def candidates(
         if waiting >= _WAITING * len(probes) or marks.min() == -np.inf:
             who, bounds = _sorted_out(who, bounds, limit, marks)
             waiting = 0
-    who, _ = _sorted_out(who, bounds, limit, marks)
-    return np.split(who[2], np.searchsorted(who[0], np.arange(1, len(probes))))
+    (probe, _, ids), (upper, lower) = _sorted_out(who, bounds, limit, marks)
+    most = upper + _ALONE * (upper - lower)
+    most = most / asked.weights[probe, 1] + ((probes - quantizer.mean) @ quantizer.mean)[probe]
+    order = np.lexsort((-most, probe))
+    parts = np.searchsorted(probe, np.arange(1, len(probes)))  # `probe` itself is in order
+    return [*map(Found, np.split(ids[order], parts), np.split(most[order], parts))]
 
 
 def _alive(
