@@ -17,10 +17,6 @@ from mien.server.service import note
 
 HEAD_SECONDS = 10.0  # how long the head of a request may take to arrive
 
-SWITCH_SECONDS = 0.0005
-"""After how long a thread hands the interpreter to another that wants it. The event loop wants it
-often, each time for less than a millisecond; with Python's 5 ms fewer pictures are served."""
-
 STOP_SECONDS = 30  # how long requests in work may take to finish when the server is stopped
 
 
@@ -53,7 +49,6 @@ def run(
         logger.propagate = False
     warnings.showwarning = _note_warning
     config = configured(app, host, port, certificate, private_key, proxies)
-    sys.setswitchinterval(SWITCH_SECONDS)
     uvicorn.Server(config).run()
 
 
