@@ -13,8 +13,9 @@ Stated once, true everywhere:
   Vectors of two contracts are never compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,15 @@ Pixels = NDArray[np.uint8]  # (height, width, 3)
 Points = NDArray[np.float32]  # (n, 2)
 Vector = NDArray[np.float32]  # (dim,), unit length
 Affine = NDArray[np.float64]  # (2, 3): maps (x, y, 1) to (x', y')
+
+Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
+"""Gives the items of a long loop and shows how far it is: takes them, how many there are, and what
+one is called."""
+
+
+def silent(items: Iterable[Any], total: int, unit: str) -> Iterator[Any]:
+    """The `Progress` that shows nothing."""
+    return iter(items)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

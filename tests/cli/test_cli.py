@@ -838,6 +838,18 @@ def test_what_the_gallery_verbs_refuse(cli: Cli, enrolled: Path, tmp_path: Path)
     assert not (tmp_path / "new.mien").exists()
 
 
+def test_a_dry_run_of_another_model_changes_nothing(cli: Cli, enrolled: Path) -> None:
+    where = ["--gallery", str(enrolled)]
+    wanted = ["migrate", "--to-model", "embedded-accurate"]
+    dry = cli("gallery", *wanted, "--dry-run", "--json", *where)
+    assert (dry.status, {row["status"] for row in dry.rows}) == (0, {"usable"})
+    assert "threshold of embedded-accurate" in dry.err
+    assert cli("gallery", "migrate", "--switch", *where).status == 4  # nothing was begun
+    made = cli("gallery", *wanted, "--json", *where)
+    assert [row["status"] for row in made.rows] == ["embedded"] * len(dry.rows)
+    assert cli("gallery", "migrate", "--switch", *where).status == 0
+
+
 def test_expire_tells_the_period(cli: Cli, enrolled: Path) -> None:
     where = ["--gallery", str(enrolled)]
     assert "for ever" in cli("gallery", "expire", *where).err

@@ -130,9 +130,7 @@ class TestReembed:
         self, old: SqliteStore, tmp_path: Path
     ) -> None:
         new = SqliteStore(tmp_path / "people.mien", collection="default.other")
-        dry = {
-            r.entry.subject: r.reason for r in transfer.reembed(old, new, recognized, dry_run=True)
-        }
+        dry = {r.entry.subject: r.reason for r in transfer.pictures(old)}
         assert [name for name, reason in dry.items() if reason] == ["lost", "new"]
         assert new.stats().templates == 0
 

@@ -6,7 +6,7 @@ fitted on those answers, and the report counts answers whose weights were fitted
 folds (stacked generalization: Wolpert, 1992). At the end the learners are fitted once more, on all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,7 @@ from mien.classification.report import (
 )
 from mien.classification.strangers import Meeting, meet
 from mien.errors import InputError, MissingExtra
-
-Progress = Callable[[Iterable["Task"], int, str], Iterator["Task"]]
+from mien.types import Progress, silent
 
 _ENOUGH = 2000  # pictures to fit a few weights on
 
@@ -54,10 +53,6 @@ class Task:
         return KINDS[self.kind].learn(vectors[self.model], labels, self.setting)
 
 
-def _silent(items: Iterable[Task], total: int, unit: str) -> Iterator[Task]:
-    yield from items
-
-
 def fit(
     models: Sequence[Model],
     vectors: Sequence[Vectors],
@@ -67,7 +62,7 @@ def fit(
     sources: Sequence[str] | None = None,
     folds: int = 5,
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Head:
     """Learn to tell people apart, from one matrix (n, dim) of unit vectors for each model.
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import click
 
 from mien import decision
 from mien.cli import options
+from mien.cli.batch import progress
 from mien.cli.output import counted, emit, table
 from mien.errors import GalleryDamaged, GalleryError, GalleryUnavailable, InputError
 from mien.gallery import Gallery, Receipt, open_gallery, transfer
@@ -216,7 +217,7 @@ def verify(uri: str, as_json: bool) -> None:
     with several collections (#NAME) it checks the file and the one that is named.
     """
     with open_gallery(uri, create=False) as gallery:
-        wrong = _embedded(gallery).check()
+        wrong = _embedded(gallery).check(progress)
         templates = len(gallery)
     if as_json:
         emit({"gallery": uri, "templates": templates, "problems": wrong})
@@ -234,7 +235,7 @@ def verify(uri: str, as_json: bool) -> None:
 def export_(file: Path, accept_loss: bool, uri: str) -> None:
     """Write everything to FILE (.npz or .parquet), in the clear."""
     with open_gallery(uri, create=False) as gallery, _whole(uri, accept_loss):
-        count = transfer.export_entries(gallery.store, file)
+        count = transfer.export_entries(gallery.store, file, progress)
     click.echo(f"{count:,} templates written to {file}", err=True)
 
 
@@ -245,7 +246,7 @@ def import_(file: Path, uri: str) -> None:
     """Enrol everything in FILE, which 'mien gallery export' wrote."""
     exported = transfer.exported(file)  # before a gallery is made for it
     with open_gallery(uri) as gallery:
-        count = transfer.import_entries(gallery.store, exported)
+        count = transfer.import_entries(gallery.store, progress(exported, None, "template"))
     click.echo(f"{count:,} templates added to {uri}", err=True)
 
 
@@ -300,15 +301,21 @@ def migrate(
                 raise InputError(f"{uri} cannot be copied to itself; give --to another URI")
             key = read_key(to_key) if to_key else None
             with open_gallery(target, key=key) as other, _whole(uri, accept_loss):
-                count = transfer.copy_entries(gallery.store, other.store, crops=not without_crops)
+                count = transfer.copy_entries(
+                    gallery.store, other.store, crops=not without_crops, progress=progress
+                )
             click.echo(f"{count:,} templates copied to {target}; all compared", err=True)
             return
         base, _, collection = uri.partition("#")
         beside = (collection or DEFAULT_COLLECTION) + OTHER_MODEL
         if to_model is not None:
             recognizer = load(to_model, threads=threads)
+            _require_new(gallery, recognizer)
+            if dry_run:
+                _tell_of_pictures(gallery, as_json)
+                return
             with open_gallery(f"{base}#{beside}") as other:
-                _reembed(gallery, other, recognizer, choose, dry_run, as_json)
+                _reembed(gallery, other, recognizer, choose, as_json)
             return
         if beside not in _embedded(gallery).collections():
             raise GalleryUnavailable(
@@ -360,38 +367,48 @@ def rekey(file: Path, uri: str) -> None:
     click.echo(f"{uri} now opens with {file}", err=True)
 
 
+def _tell_of_pictures(gallery: Gallery, as_json: bool) -> None:
+    found = progress(transfer.pictures(gallery.store), len(gallery), "template")
+    refused = _tell(found, "usable", as_json)
+    click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
+    click.get_current_context().exit(2 if refused else 0)
+
+
 def _reembed(
-    gallery: Gallery,
-    other: Gallery,
-    recognizer: Recognizer,
-    choose: str,
-    dry_run: bool,
-    as_json: bool,
+    gallery: Gallery, other: Gallery, recognizer: Recognizer, choose: str, as_json: bool
 ) -> None:
     other.require(recognizer.contract)
+    embed = partial(recognizer.embed, choose=options.CHOICES[choose])
+    made = transfer.reembed(gallery.store, other.store, embed)
+    refused = _tell(progress(made, len(gallery), "template"), "embedded", as_json)
+    click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
+               f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
+    click.get_current_context().exit(2 if refused else 0)
+
+
+def _require_new(gallery: Gallery, recognizer: Recognizer) -> None:
+    """Raise unless it is another model, with a threshold; and tell that."""
     if gallery.contract == recognizer.contract:
         raise GalleryError(f"the gallery has vectors of {recognizer.contract!r} already")
     point = decision.identification_point(
         recognizer.bundle.operating_points, 1e-2, max(1, len(gallery)), recognizer.contract
     )
-    embed = partial(recognizer.embed, choose=options.CHOICES[choose])
+    click.echo(f"threshold of {recognizer.bundle.id} for {len(gallery):,} templates and 1 % of "
+               f"strangers named: {point.threshold:.3f}", err=True)  # fmt: skip
+
+
+def _tell(found: Iterable[transfer.Reembedded], status: str, as_json: bool) -> int:
+    """A line for each template as it comes: how many were refused."""
     refused = 0
-    for done in transfer.reembed(gallery.store, other.store, embed, dry_run=dry_run):
+    for done in found:
         refused += done.reason is not None
         if as_json:
             emit({"subject": done.entry.subject, "image": done.entry.source,
-                  "status": "refused" if done.reason else "usable" if dry_run else "embedded",
+                  "status": "refused" if done.reason else status,
                   "reason": done.reason})  # fmt: skip
         elif done.reason:
             click.echo(f"refused  {done.entry.subject}  {done.reason}")
-    click.echo(f"threshold of {recognizer.bundle.id} for {len(gallery):,} templates and 1 % of "
-               f"strangers named: {point.threshold:.3f}", err=True)  # fmt: skip
-    if dry_run:
-        click.echo(f"{refused:,} of {len(gallery):,} templates could not be embedded", err=True)
-    else:
-        click.echo(f"{len(other):,} of {len(gallery):,} templates embedded, {refused:,} refused; "
-                   f"'mien gallery migrate --switch' puts them to use", err=True)  # fmt: skip
-    click.get_current_context().exit(2 if refused else 0)
+    return refused
 
 
 @contextmanager

@@ -9,10 +9,9 @@ import os
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -24,9 +23,7 @@ from mien.drawing import contact_sheet
 from mien.embedding import require_contract
 from mien.errors import InputError, MienError
 from mien.images import encode_image, read_image
-from mien.types import Image, OperatingPoint, RecognizedFace
-
-Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
+from mien.types import Image, OperatingPoint, Progress, RecognizedFace
 
 _RECORD = "clusters.npz"
 _ON_A_SHEET = 48

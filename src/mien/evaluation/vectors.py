@@ -3,11 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,12 +18,10 @@ from mien.evaluation.curves import FAILED, Floats
 from mien.evaluation.protocols import Picture
 from mien.images import read_image
 from mien.recognition import Recognizer, ordered_map
-from mien.types import Box, Embedding, Face, Image, Landmarks
+from mien.types import Box, Embedding, Face, Image, Landmarks, Progress, silent
 from mien.weights import home
 
 _SHARD = 1024  # new vectors a file: what is lost when the machine stops
-
-Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,10 +58,6 @@ class _Outcome:
     fresh: bool
 
 
-def _silent(items: Iterable[_Outcome], total: int, unit: str) -> Iterator[_Outcome]:
-    yield from items
-
-
 def default_cache() -> Path:
     """Where evaluations keep embeddings: `cache/embeddings` in mien's folder."""
     return home() / "cache" / "embeddings"
@@ -77,7 +70,7 @@ def embed(
     choose: Choose = central,
     landmarks: Landmarks | None = None,
     cache: Path | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Vectors:
     """One embedding for each picture, of the face that `choose` picks.
 

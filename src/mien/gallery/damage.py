@@ -11,18 +11,19 @@ from mien.gallery import audit, sound
 from mien.gallery.rows import Rows
 from mien.gallery.sound import SUBJECT
 from mien.gallery.store import Entry
+from mien.types import Progress
 
 _BATCH = 4096
 _ENOUGH = 100  # problems of a kind
 
 
-def problems(db: sqlite3.Connection, rows: Rows) -> list[str]:
+def problems(db: sqlite3.Connection, rows: Rows, progress: Progress) -> list[str]:
     """Everything that is wrong with a collection and its file, in words. Reads every row."""
     found = [*_structure(db), *_name(db), *_log(db)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GalleryDamaged)  # it is all said here
         try:
-            found += islice(_templates(db, rows), _ENOUGH)
+            found += islice(_templates(db, rows, progress), _ENOUGH)
         except (sqlite3.DatabaseError, ValueError) as error:
             if isinstance(error, sqlite3.DatabaseError) and not sound.of_damage(error):
                 raise
@@ -30,23 +31,30 @@ def problems(db: sqlite3.Connection, rows: Rows) -> list[str]:
     return found
 
 
-def _templates(db: sqlite3.Connection, rows: Rows) -> Iterator[str]:
+def _templates(db: sqlite3.Connection, rows: Rows, progress: Progress) -> Iterator[str]:
     """Of each damaged template, whose it is; and whether all are there."""
-    after, seen = 0, 0
-    stated = rows.field(db, "templates")
+    last, seen, stated = 0, 0, rows.field(db, "templates")
+    for id_, entry in progress(_entries(db, rows), stated, "template"):
+        if entry is None:
+            yield f"template {id_} is damaged{_whose(db, rows, id_)}"
+        else:
+            yield from _contradictions(db, rows, id_, entry)
+            last, seen = max(last, id_), seen + (not entry.negative)
+    if sound.newest(db) < last:
+        yield "the counter of templates is damaged"
+    if stated != seen:
+        yield f"{stated} templates are counted and {seen} can be read"
+
+
+def _entries(db: sqlite3.Connection, rows: Rows) -> Iterator[tuple[int, Entry | None]]:
+    """Every template by id, None where it is damaged."""
+    after = 0
     while page := sound.templates_after(db, rows.collection, after, _BATCH):
         read, after = page
         entries = rows.entries(db, read.rows)
         bad = {row[0] for row in read.rows} - set(entries) | set(read.damaged)
-        for id_ in sorted(bad):
-            yield f"template {id_} is damaged{_whose(db, rows, id_)}"
-        for id_, entry in entries.items():
-            yield from _contradictions(db, rows, id_, entry)
-        if entries and sound.newest(db) < max(entries):
-            yield "the counter of templates is damaged"
-        seen += sum(not entry.negative for entry in entries.values())
-    if stated != seen:
-        yield f"{stated} templates are counted and {seen} can be read"
+        yield from ((id_, None) for id_ in sorted(bad))
+        yield from entries.items()
 
 
 def _structure(db: sqlite3.Connection) -> Iterator[str]:

@@ -32,7 +32,7 @@ from mien.gallery.kernels import Kernel, fastest_kernel
 from mien.gallery.rows import Rows
 from mien.gallery.schema import DEFAULT_COLLECTION
 from mien.gallery.store import Entry, Stats, Subject, Where, check_replacement, taken
-from mien.types import Match, Template
+from mien.types import Match, Progress, Template, silent
 
 _BATCH = 4096
 
@@ -305,10 +305,10 @@ class SqliteStore:
         self._clear_traces({self._rows.collection: ids})
         return len(ids)
 
-    def check(self) -> list[str]:
+    def check(self, progress: Progress = silent) -> list[str]:
         """What is wrong with the files, in words; nothing when all is well."""
         with self._database.reading() as db:
-            return damage.problems(db, self._rows)
+            return damage.problems(db, self._rows, progress)
 
     def rekey(self, key: bytes) -> None:
         """Let `key` open the gallery from now on instead of the present key."""

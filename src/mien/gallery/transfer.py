@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mien.errors import GalleryUnavailable, InputError, MissingExtra
 from mien.gallery.cipher import to_bytes, to_text
 from mien.gallery.store import Entry, Store
-from mien.types import Embedding, RecognizedFace
+from mien.types import Embedding, Progress, RecognizedFace, silent
 
 BATCH = 4096
 _NUMBERS = {"quality": np.float64, "negative": np.bool_}
@@ -32,7 +32,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def export_entries(store: Store, path: Path) -> int:
+def export_entries(store: Store, path: Path, progress: Progress = silent) -> int:
     """Write a collection to a file, whole or not at all: how many templates.
 
     The file's ending, `.npz` or `.parquet`, chooses the format. It holds names and vectors in the
@@ -40,7 +40,7 @@ def export_entries(store: Store, path: Path) -> int:
     written.
     """
     write = _writer(path)
-    entries = [entry for _, entry in store.entries()]
+    entries = list(_shown(store, progress))
     contract = store.contract() or ""
     try:
         _replace(path, lambda name: write(name, entries, contract))
@@ -68,7 +68,9 @@ def import_entries(store: Store, entries: Iterable[Entry]) -> int:
     return _copy(entries, store)
 
 
-def copy_entries(source: Store, target: Store, *, crops: bool = True) -> int:
+def copy_entries(
+    source: Store, target: Store, *, crops: bool = True, progress: Progress = silent
+) -> int:
     """Enrol everything of one store in another, then compare row by row: how many were added.
 
     Can be run again after an interruption. Without `crops` the pictures of faces stay behind;
@@ -77,7 +79,8 @@ def copy_entries(source: Store, target: Store, *, crops: bool = True) -> int:
     """
 
     def given() -> Iterator[Entry]:
-        return (entry if crops else replace(entry, crop=b"") for _, entry in source.entries())
+        entries = _shown(source, progress)
+        return (entry if crops else replace(entry, crop=b"") for entry in entries)
 
     added = _copy(given(), target)
     missing = {_digest(entry) for entry in given()} - _digests(target)
@@ -103,14 +106,18 @@ class Reembedded:
     reason: str | None
 
 
-def reembed(
-    source: Store, target: Store, embed: Embeds, *, dry_run: bool = False
-) -> Iterator[Reembedded]:
+def pictures(source: Store) -> Iterator[Reembedded]:
+    """Which templates `reembed` has a picture of, without looking at it."""
+    for _, entry in source.entries():
+        yield Reembedded(entry, None if entry.crop else _unusable(entry))
+
+
+def reembed(source: Store, target: Store, embed: Embeds) -> Iterator[Reembedded]:
     """Make every template of a collection anew, into another store.
 
     From its original file; where that is missing or has changed since (by its digest), from the
     crop that was kept. Resumable: what the target has is not made again. What has neither, or
-    shows no usable face, is reported and left out. With `dry_run` nothing is embedded.
+    shows no usable face, is reported and left out.
     """
     done = {_key(entry) for _, entry in target.entries()}
     batch: list[Entry] = []
@@ -121,7 +128,7 @@ def reembed(
         picture: str | bytes = entry.source
         if reason is not None and entry.crop:
             reason, picture = None, entry.crop
-        if reason is None and not dry_run:
+        if reason is None:
             try:
                 face = embed(picture)
             except InputError as error:
@@ -149,6 +156,12 @@ def self_search(store: Store, sample: int = 500) -> float:
         for entry, matches in zip(chosen, found, strict=True)
     )
     return sum(hits) / len(chosen)
+
+
+def _shown(store: Store, progress: Progress) -> Iterator[Entry]:
+    """Everything in a store, while it is shown how far that is."""
+    total = store.stats().templates
+    return (entry for _, entry in progress(store.entries(), total, "template"))
 
 
 def _copy(entries: Iterable[Entry], target: Store) -> int:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from mien.errors import InputError, ModelError
 from mien.evaluation.protocols import Ints
-from mien.evaluation.vectors import Progress
 from mien.recognition import processors
 from mien.training import augmentation, checkpoints, parallel, sampling
 from mien.training.config import Optimiser, Recipe, to_dict
@@ -26,6 +25,7 @@ from mien.training.learner import Learner, build, restore, save
 from mien.training.material import Material, batches, prepare
 from mien.training.objectives import Batch
 from mien.training.validation import validate
+from mien.types import Progress, silent
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -41,7 +41,7 @@ def fit(
     *,
     resume: bool = False,
     report: Report = lambda row: None,
-    progress: Progress = lambda items, total, unit: iter(items),
+    progress: Progress = silent,
 ) -> tuple[Learner, Material]:
     """Train a network as the recipe says; checkpoints and weights go to `output`.
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from mien.errors import InputError
 from mien.evaluation.protocols import Ints, Pairs
-from mien.evaluation.vectors import Progress
 from mien.training import parallel, teaching
 from mien.training.config import Recipe
 from mien.training.dataset import Examples, read_groups, read_pairs, select
 from mien.training.preparation.pack import Packed, open_packed
 from mien.training.preparation.sets import MANIFEST
+from mien.types import Progress
 
 
 @dataclass(frozen=True, eq=False)

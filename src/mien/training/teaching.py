@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from mien.cards import contract_of
 from mien.errors import InputError
 from mien.evaluation.protocols import Ints, Picture
-from mien.evaluation.vectors import Progress, default_cache, embed
+from mien.evaluation.vectors import default_cache, embed
 from mien.recognition import Recognizer, load
 from mien.training.config import Teacher
 from mien.training.preparation.pack import Packed
+from mien.types import Progress
 
 
 def recogniser(config: Teacher, threads: int) -> Recognizer:

@@ -4,7 +4,7 @@ Fitting reads random rows: from one uncompressed file that costs a page of the d
 decoding, and several processes share it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,7 @@ from mien.training.preparation.sets import (
     write_table,
     writing,
 )
-from mien.types import Pixels
-
-Progress = Callable[[Iterable[Pixels], int, str], Iterator[Pixels]]
+from mien.types import Pixels, Progress, silent
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,7 +47,7 @@ def pack(
     sources: Sequence[str] | None = None,
     *,
     threads: int = 1,
-    progress: Progress = lambda items, total, unit: iter(items),
+    progress: Progress = silent,
 ) -> About:
     """Write the crops of a set, or those of `sources` in that order, as a packed set.
 
