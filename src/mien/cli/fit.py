@@ -77,7 +77,7 @@ def command(
     usable = np.logical_and.reduce([one.usable for one in made])
     refused = {row: why for one in made for row, why in one.failures.items()}
     for row in sorted(refused):
-        click.echo(f"mien: {refused[row]}", err=True)
+        click.echo(f"mien: {people.pictures[row].name}: {refused[row]}", err=True)
     head = fit(
         [Model(recognizer.bundle.id, recognizer.contract) for recognizer in loaded],
         [one.matrix[usable] for one in made],
