@@ -1,10 +1,13 @@
 """Who may do what: keys, roles, galleries, and what is open without any."""
 
+import errno
 import json
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,23 @@ def test_no_keys_no_other_machine(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "will not listen on 0.0.0.0 without keys" in done.stderr
     assert not (tmp_path / "k.json").exists()
+
+
+def test_use_is_noted_again_after_the_disk_was_full(
+    serve: Serve, key_file: KeyFile, bearer: Bearer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, tries = KeyFile.save_last_used, count()
+
+    def full_at_first(keys: KeyFile) -> None:
+        if next(tries) == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(keys)
+
+    monkeypatch.setattr(KeyFile, "save_last_used", full_at_first)
+    monkeypatch.setattr("mien.server.app._SAVE_SECONDS", 0.02)
+    header = bearer("read")
+    assert serve(keys=key_file.path).get("/v1/galleries", headers=header).status_code == 200
+    end = time.monotonic() + 30
+    while not KeyFile(key_file.path).last_used() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert list(KeyFile(key_file.path).last_used()) == [key_file.listed()[0].id]

@@ -9,7 +9,7 @@ import sys
 import warnings
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -112,8 +112,8 @@ def _show(
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    *_: object,
+    **__: object,
 ) -> None:
     """Our own warnings as words; those of others, which users can do nothing about, as they are."""
     own = issubclass(category, MienError)

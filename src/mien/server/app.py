@@ -109,7 +109,10 @@ def create_app(
 async def _save_now_and_then(service: Service) -> None:
     while service.keys is not None:
         await asyncio.sleep(_SAVE_SECONDS)
-        await service.stored(service.keys.save_last_used)
+        try:
+            await service.stored(service.keys.save_last_used)
+        except OSError as error:  # such as a full disk: it is tried again
+            note("keys", error="when they were last used cannot be written", why=error.strerror)
 
 
 def _serve_page(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -80,12 +80,7 @@ def configured(
 
 
 def _note_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
     """Such as a damaged gallery's: once for each text, not for each request."""
     note("warning", kind=category.__name__, what=str(message))
@@ -96,9 +91,9 @@ class Impatient(H11Protocol):
 
     _late: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for a request."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", transport))
         self._expect()
 
     def data_received(self, data: bytes) -> None:
