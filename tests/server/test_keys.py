@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from mien.cli.serve import command
+from mien.cli import cli
 from mien.server.keys import KeyFile
 
 from .conftest import MIEN, Serve
@@ -152,13 +152,13 @@ def test_the_command_line_makes_lists_and_revokes(tmp_path: Path) -> None:
     keys = ["--keys", str(tmp_path / "k.json")]
     runner = CliRunner()
     made = runner.invoke(
-        command, ["keys", "add", "--role", "write", "--gallery", "team", *keys]
+        cli, ["serve", "keys", "add", "--role", "write", "--gallery", "team", *keys]
     ).stdout.strip()
-    (row,) = map(json.loads, runner.invoke(command, ["keys", "list", "--json", *keys]).stdout.split("\n")[:-1])  # fmt: skip  # noqa: E501
+    (row,) = map(json.loads, runner.invoke(cli, ["serve", "keys", "list", "--json", *keys]).stdout.split("\n")[:-1])  # fmt: skip  # noqa: E501
     assert (row["role"], row["galleries"], row["last_used"]) == ("write", ["team"], None)
     assert made.startswith(f"mien_{row['id']}_")
-    assert runner.invoke(command, ["keys", "revoke", row["id"], *keys]).exit_code == 0
-    assert runner.invoke(command, ["keys", "list", "--json", *keys]).stdout == ""
+    assert runner.invoke(cli, ["serve", "keys", "revoke", row["id"], *keys]).exit_code == 0
+    assert runner.invoke(cli, ["serve", "keys", "list", "--json", *keys]).stdout == ""
 
 
 def test_no_keys_no_other_machine(tmp_path: Path) -> None:
